@@ -1,0 +1,58 @@
+"""JAX: two-pass moments, one multiply-add a value and a 16-bit mask, left to XLA to fuse."""
+
+import jax
+import jax.numpy as jnp
+
+from keras_ic.kernels.shapes import channel_shape, reduction_axes
+from keras_ic.kernels.threshold import drop_threshold
+
+
+def draw(shape, rate, seed):
+    """Two gates a 32-bit word. The draw is of the global array, so every device of a `keras.distribution` gets its own part of it."""
+    head, tail = shape[0], 1
+    for size in shape[1:]:
+        tail *= size
+    # Words are drawn row by row, so that a mask is sharded along the batch as its input is.
+    words = jax.random.bits(seed, (head, (tail + 1) // 2), jnp.uint32)
+    halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(head, -1)[:, :tail]
+    return (halves >= jnp.uint16(drop_threshold(rate))).reshape(shape)
+
+
+def _wide(dtype):
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def moments(x, axis, valid=None, shift=None, synchronized=False):
+    x = x.astype(_wide(x.dtype))
+    axes = tuple(reduction_axes(x.ndim, axis))
+    if valid is None:
+        count = jnp.full([x.shape[axis]], x.size // x.shape[axis], x.dtype)
+        return jnp.mean(x, axes), jnp.var(x, axes), count
+    valid = jnp.broadcast_to(valid, x.shape)
+    count = jnp.sum(valid, axes, dtype=x.dtype)
+    divisor = jnp.maximum(count, 1)
+    mean = jnp.sum(jnp.where(valid, x, 0), axes) / divisor
+    centred = jnp.where(valid, x - mean.reshape(channel_shape(x.ndim, axis)), 0)
+    return mean, jnp.sum(jnp.square(centred), axes) / divisor, count
+
+
+def normalize(x, mean, variance, gamma, beta, keep, rate, axis, epsilon):
+    dtype = _wide(x.dtype)
+    scale = jax.lax.rsqrt(variance.astype(dtype) + epsilon)
+    if gamma is not None:
+        scale = scale * gamma.astype(dtype)
+    offset = -mean.astype(dtype) * scale
+    if beta is not None:
+        offset = offset + beta.astype(dtype)
+    if keep is not None:
+        scale, offset = scale / (1 - rate), offset / (1 - rate)
+    shape = channel_shape(x.ndim, axis)
+    y = x.astype(dtype) * scale.reshape(shape) + offset.reshape(shape)
+    if keep is not None:
+        y = jnp.where(keep, y, 0)
+    return y.astype(x.dtype)
+
+
+def train(x, gamma, beta, keep, rate, axis, epsilon):
+    mean, variance, _ = moments(x, axis)
+    return normalize(x, mean, variance, gamma, beta, keep, rate, axis, epsilon), mean, variance

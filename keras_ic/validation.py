@@ -1,0 +1,30 @@
+"""Checks of arguments, each ending in one clear error that says what was received."""
+
+import math
+import numbers
+from typing import Any
+
+
+def checked_real(name: str, value: Any, wanted: str, allowed) -> float:
+    """`value` as a Python float, if it is a real number (numpy's scalars count, booleans and nan do not) and `allowed(value)`."""
+    is_number = isinstance(value, numbers.Real) or (getattr(value, "shape", None) == () and hasattr(value, "__float__"))
+    is_boolean = isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
+    if is_number and not is_boolean:
+        number = float(value)
+        if math.isfinite(number) and allowed(number):
+            return number
+    raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r} (of type {type(value).__name__})")
+
+
+def checked_int(name: str, value: Any, wanted: str, allowed=lambda value: True) -> int:
+    """`value` as a Python int, if it is an integer (numpy's count, booleans do not) and `allowed(value)`."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and allowed(int(value)):
+        return int(value)
+    raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r} (of type {type(value).__name__})")
+
+
+def checked_bool(name: str, value: Any) -> bool:
+    """`value`, if it is True or False."""
+    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r} (of type {type(value).__name__})")
