@@ -11,8 +11,13 @@ def draw(shape, rate, seed):
     return keras.random.uniform(shape, seed=int(seed[0]) * 2_654_435_761 % 2**31 ^ int(seed[1])) >= rate
 
 
+def _wide(dtype):
+    # Not `keras.backend.result_type`, which narrows float64 on torch.
+    return "float64" if keras.backend.standardize_dtype(dtype) == "float64" else "float32"
+
+
 def moments(x, axis, valid=None, shift=None, synchronized=False):
-    x = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+    x = ops.cast(x, _wide(x.dtype))
     rank = len(x.shape)
     axes = reduction_axes(rank, axis)
     weight = ops.ones_like(x) if valid is None else ops.cast(ops.broadcast_to(valid, ops.shape(x)), x.dtype)
@@ -27,7 +32,7 @@ def moments(x, axis, valid=None, shift=None, synchronized=False):
 
 
 def normalize(x, mean, variance, gamma, beta, keep, rate, axis, epsilon):
-    dtype = keras.backend.result_type(x.dtype, "float32")
+    dtype = _wide(x.dtype)
     shape = channel_shape(len(x.shape), axis)
 
     def channels(vector):

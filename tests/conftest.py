@@ -1,0 +1,37 @@
+"""One backend a run, chosen by KERAS_BACKEND; on TensorFlow the CPU stands for two devices, so that replicas can be tested anywhere."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import keras
+import pytest
+
+BACKEND = keras.backend.backend()
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "tensorflow_only: needs the TensorFlow backend (tf.distribute, tf.data, SavedModel)")
+
+
+def pytest_collection_modifyitems(items):
+    if BACKEND != "tensorflow":
+        for item in items:
+            if item.get_closest_marker("tensorflow_only"):
+                item.add_marker(pytest.mark.skip(reason=f"needs the TensorFlow backend, this run is on {BACKEND}"))
+
+
+@pytest.fixture(autouse=True)
+def fresh_keras():
+    """Names, global seeds and policies of one test do not reach the next."""
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(1234)
+    yield
+    keras.config.set_dtype_policy("float32")
+    keras.config.set_floatx("float32")
