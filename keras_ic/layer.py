@@ -39,7 +39,7 @@ class IndependentComponent(keras.layers.Layer):
     dropout. With the default rate of 0.05, correlation falls to 0.95 and mutual information to 0.9025 of what it was.
 
     **Relation to Keras's own layers.** With `rate=0` this is `keras.layers.BatchNormalization`, weight for weight: the same names in the same
-    order, so that `set_weights`, and weight files too, move between the two. With `scale=False, center=False` it is `Dropout` on standardized
+    order, so that `get_weights` and `set_weights` carry them between the two. With `scale=False, center=False` it is `Dropout` on standardized
     input. Unlike stock Keras 3, the masks differ on every replica of a `tf.distribute` strategy, the moving statistics agree across replicas, and
     the position in the random stream is saved with the model, so that a resumed training draws the masks that an unbroken one would have drawn.
 
@@ -236,6 +236,11 @@ class IndependentComponent(keras.layers.Layer):
         """The shape of the inputs."""
         return input_shape
 
+    def compute_output_spec(self, inputs, training=None, mask=None):
+        """The shape of the inputs, in the compute dtype; so a wrong input is refused when a model is put together, not when it first runs."""
+        self._check_inputs(inputs, mask, learning=False)
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
     def get_config(self):
         """The arguments of the constructor, as JSON values."""
         return {
@@ -266,8 +271,9 @@ class IndependentComponent(keras.layers.Layer):
             store[SEED_STATE] = self.seed_generator.state
 
     def load_own_variables(self, store):
-        """Takes files of `BatchNormalization` and of layers without dropout too; the random stream then stays where it is."""
-        stored = {key: store[key] for key in store}
+        """Takes the weights of a layer saved without dropout too; the random stream then stays where it is."""
+        names = store.keys()  # an entry of an HDF5 file iterates in no other way
+        stored = {name: store[name] for name in names}
         seed_state = stored.pop(SEED_STATE, None)
         super().load_own_variables(stored)
         if seed_state is not None and self.rate > 0:
