@@ -1,0 +1,208 @@
+"""The CIFAR ResNets of depth 6n+2 and 9n+2, in the usual order of layers and in the three IC unit orders."""
+
+import keras
+from keras import layers
+
+from keras_ic.layer import IndependentComponent
+from keras_ic.validation import checked_int, checked_real
+
+# What stands before and what behind the convolution of a unit.
+ORDERS = {
+    "usual": ((), ("bn", "relu")),
+    "relu-ic-conv": (("relu", "ic"), ()),
+    "ic-conv-relu": (("ic",), ("relu",)),
+    "conv-relu-ic": ((), ("relu", "ic")),
+}
+ALIASES = {"ic": "relu-ic-conv"}
+FILTERS = (16, 32, 64)
+EXPANSION = 4  # of a bottleneck's output over its middle
+DEEPEST = 2000  # fewer weight layers, and fewer ICs, than SEEDS of each kind
+SEEDS = 2048
+
+
+def ResNet(
+    depth,
+    order="ic",
+    rate=0.05,
+    classes=10,
+    input_shape=(32, 32, 3),
+    weight_decay=1e-4,
+    seed=None,
+    name=None,
+    block="auto",
+):
+    """A CIFAR ResNet whose residual units are built in one of four orders.
+
+    A 3x3 convolution of 16 filters, three stages of `n` blocks with 16, 32 and 64 filters (a bottleneck's output has four times as many), the
+    second and the third stage starting with stride 2, global average pooling, and a dense classifier. A block of two 3x3 convolutions ("basic")
+    makes a depth of `6n+2`, one of 1x1, 3x3 and 1x1 ("bottleneck") of `9n+2`.
+
+    The orders:
+
+    - `"usual"`: Conv-BatchNorm-ReLU with a ReLU after the addition, and no dropout (He et al., 2015).
+    - `"relu-ic-conv"`: ReLU-IC-Conv, which Chen et al. found best; `"ic"` is another name of it.
+    - `"ic-conv-relu"`: IC-Conv-ReLU.
+    - `"conv-relu-ic"`: Conv-ReLU-IC.
+
+    In the three IC orders, what a block adds to its input is the last layer of its last unit, and the sum goes on as it is. The images enter the
+    first convolution without an IC; the classifier, a weight layer too, has one after the pooling. In `"relu-ic-conv"` and `"ic-conv-relu"` every
+    other convolution reads an IC, too; in `"conv-relu-ic"` the first of a block reads the sum of what ICs before it gave. Where a block changes the
+    shape, a 1x1 convolution stands on the shortcut; it reads what the block's first convolution reads, so that the two share one IC.
+    Convolutions with a BatchNorm behind them have no bias, the others do.
+
+    Layers are named after their place: `stem`, `stage2_block1_conv2`, `stage2_block1_shortcut`, `classifier`, and `stage2_block1_conv2_ic`,
+    `..._bn`, `..._relu` for those of the same unit.
+
+    Args:
+        depth: Integer up to 2000, the number of weight layers without those on shortcuts: `6n+2` (20, 32, 44, 56, 110) or `9n+2` (29, 47, 164).
+        order: One of `"usual"`, `"ic"`, `"relu-ic-conv"`, `"ic-conv-relu"`, `"conv-relu-ic"`. Defaults to `"ic"`.
+        rate: Float in `[0, 1)`, the probability to drop a value in each IC. `"usual"` does not use it. Defaults to `0.05`.
+        classes: Integer, the number of classes. Defaults to `10`.
+        input_shape: Tuple `(height, width, channels)`, pixels first; height and width may be None. Defaults to `(32, 32, 3)`.
+        weight_decay: Float, at least 0: `weight_decay * sum(kernel**2)` of every kernel is added to the loss. Defaults to `1e-4`.
+        seed: Integer in `[0, 2**31)`, from which every kernel's initializer and every IC get a seed of their own, so that the same seed gives the
+            same network and the same masks. Seeds below `2**19` share nothing with each other. Defaults to `None`: a new network each time.
+        name: String, the name of the model. Defaults to `None`: `"resnet"` and the depth.
+        block: `"basic"`, `"bottleneck"` or `"auto"`. `"auto"` takes the one that makes the depth; where both do (20, 38, 56, ...), basic blocks
+            up to 110, as in He et al. 2015, and bottlenecks above, as in the ResNet-164 of He et al. 2016. Defaults to `"auto"`.
+
+    Returns:
+        A functional `keras.Model` from float images `(batch, height, width, channels)` to logits `(batch, classes)`, with no softmax, not
+        compiled.
+
+    Raises:
+        ValueError: For an argument that the above excludes, naming the choices and what was received.
+
+    Example:
+
+    ```python
+    import keras
+    from keras_ic.applications import ResNet
+
+    model = ResNet(20, order="ic", seed=0)
+    assert model(keras.ops.zeros((2, 32, 32, 3))).shape == (2, 10)
+    assert model.get_layer("stage2_block1_conv2_ic").rate == 0.05
+    ```
+
+    References:
+        - [He et al., 2015](https://arxiv.org/abs/1512.03385), deep residual learning; section 4.2 has the CIFAR networks
+        - [He et al., 2016](https://arxiv.org/abs/1603.05027), identity mappings; ResNet-164
+        - [Chen et al., 2019](https://arxiv.org/abs/1905.05928), the IC layer and its unit orders
+    """
+    block, blocks = _checked_depth(depth, block)
+    order = _checked_order(order)
+    rate = checked_real("rate", rate, "a number in [0, 1), the probability to drop a value", lambda value: 0 <= value < 1)
+    classes = checked_int("classes", classes, "an integer above 0", lambda value: value > 0)
+    weight_decay = checked_real("weight_decay", weight_decay, "a number of 0 or more", lambda value: value >= 0)
+    if seed is not None:
+        seed = checked_int("seed", seed, "None or an integer in [0, 2**31)", lambda value: 0 <= value < 2**31)
+    parts = _Parts(order, rate, weight_decay, seed)
+
+    images = keras.Input(_checked_input_shape(input_shape), name="images")
+    x = parts.behind(parts.convolution("stem", FILTERS[0], 3)(images), "stem")
+    for stage, filters in enumerate(FILTERS, 1):
+        for index in range(1, blocks + 1):
+            stride = 2 if stage > 1 and index == 1 else 1
+            x = parts.block(x, f"stage{stage}_block{index}", block, filters, stride)
+    if order == "relu-ic-conv":
+        x = layers.ReLU(name="classifier_relu")(x)
+    x = layers.GlobalAveragePooling2D(data_format="channels_last", name="pool")(x)
+    if order != "usual":
+        x = parts.ic("classifier")(x)
+    logits = layers.Dense(classes, name="classifier", **parts.kernel())(x)
+    return keras.Model(images, logits, name=name or f"resnet{int(depth)}")
+
+
+class _Parts:
+    """Makes the layers of one network, each with its name and its seed."""
+
+    def __init__(self, order, rate, weight_decay, seed):
+        self.order = order
+        self.rate = rate
+        self.weight_decay = weight_decay
+        # Every network seed has 2 * SEEDS seeds of its own: the first half for kernels, the second for ICs.
+        self.kernel_seed = None if seed is None else seed * 2 * SEEDS % 2**31
+        self.ic_seed = None if seed is None else self.kernel_seed + SEEDS
+
+    def kernel(self):
+        initializer = keras.initializers.HeNormal(seed=self.kernel_seed)
+        if self.kernel_seed is not None:
+            self.kernel_seed += 1
+        return {"kernel_initializer": initializer, "kernel_regularizer": keras.regularizers.L2(self.weight_decay) if self.weight_decay else None}
+
+    def convolution(self, name, filters, size, stride=1):
+        bias = self.order != "usual"
+        return layers.Conv2D(filters, size, stride, "same", data_format="channels_last", use_bias=bias, name=name, **self.kernel())
+
+    def ic(self, name):
+        layer = IndependentComponent(self.rate, seed=self.ic_seed, name=f"{name}_ic")
+        if self.ic_seed is not None:
+            self.ic_seed += 1
+        return layer
+
+    def before(self, x, name):
+        return self._apply(ORDERS[self.order][0], x, name)
+
+    def behind(self, x, name, activate=True):
+        return self._apply([kind for kind in ORDERS[self.order][1] if activate or kind != "relu"], x, name)
+
+    def _apply(self, kinds, x, name):
+        for kind in kinds:
+            if kind == "relu":
+                x = layers.ReLU(name=f"{name}_relu")(x)
+            elif kind == "bn":
+                x = layers.BatchNormalization(name=f"{name}_bn")(x)
+            else:
+                x = self.ic(name)(x)
+        return x
+
+    def block(self, x, name, kind, filters, stride):
+        """Two or three units and the addition."""
+        outputs = filters * EXPANSION if kind == "bottleneck" else filters
+        convolutions = {"basic": [(filters, 3)] * 2, "bottleneck": [(filters, 1), (filters, 3), (outputs, 1)]}[kind]
+        usual = self.order == "usual"
+        skip = x
+        for index, (width, size) in enumerate(convolutions, 1):
+            conv = f"{name}_conv{index}"
+            x = self.before(x, conv)
+            if index == 1 and (stride > 1 or skip.shape[-1] != outputs):
+                skip = self.convolution(f"{name}_shortcut", outputs, 1, stride)(x)
+                if usual:
+                    skip = layers.BatchNormalization(name=f"{name}_shortcut_bn")(skip)
+            x = self.convolution(conv, width, size, stride if index == 1 else 1)(x)
+            # The usual order has its last ReLU behind the addition.
+            x = self.behind(x, conv, activate=not (usual and index == len(convolutions)))
+        x = layers.Add(name=f"{name}_add")([skip, x])
+        return layers.ReLU(name=f"{name}_relu")(x) if usual else x
+
+
+def _checked_depth(depth, block):
+    """The kind of block, and how many of it a stage has."""
+    if block not in ("auto", "basic", "bottleneck"):
+        raise ValueError(f'`block` must be "auto", "basic" or "bottleneck". Received: block={block!r}')
+    wanted = f"an integer from 8 to {DEEPEST} of the form 6n+2 (20, 32, 44, 56, 110: basic blocks) or 9n+2 (29, 47, 164: bottlenecks)"
+    depth = checked_int("depth", depth, wanted, lambda value: 8 <= value <= DEEPEST and ((value - 2) % 6 == 0 or (value - 2) % 9 == 0))
+    fits = {"basic": (depth - 2) % 6 == 0, "bottleneck": (depth - 2) % 9 == 0}
+    if block == "auto":
+        block = "basic" if fits["basic"] and (depth <= 110 or not fits["bottleneck"]) else "bottleneck"
+    if not fits[block]:
+        form = {"basic": "6n+2, as 20, 32 or 56", "bottleneck": "9n+2, as 29, 47 or 164"}[block]
+        raise ValueError(f"With {block} blocks, `depth` must be of the form {form}. Received: depth={depth} with block={block!r}")
+    return block, (depth - 2) // {"basic": 6, "bottleneck": 9}[block]
+
+
+def _checked_order(order):
+    chosen = ALIASES.get(order, order) if isinstance(order, str) else order
+    if not isinstance(chosen, str) or chosen not in ORDERS:
+        choices = ", ".join(f'"{choice}"' for choice in (*ORDERS, *ALIASES))
+        raise ValueError(f"`order` must be one of {choices}. Received: order={order!r}")
+    return chosen
+
+
+def _checked_input_shape(shape):
+    if isinstance(shape, (tuple, list)) and len(shape) == 3 and shape[2] is not None:
+        wanted = "a tuple (height, width, channels) of integers above 0, where height and width may be None"
+        return tuple(None if size is None else checked_int("input_shape", size, wanted, lambda value: value > 0) for size in shape)
+    raise ValueError(
+        f"`input_shape` must be a tuple (height, width, channels), of which the channels are known, as (32, 32, 3). Received: input_shape={shape!r}"
+    )
