@@ -35,3 +35,9 @@ def fresh_keras():
     yield
     keras.config.set_dtype_policy("float32")
     keras.config.set_floatx("float32")
+
+
+@pytest.fixture(scope="session")
+def strategy():
+    """Two replicas on this CPU. One strategy serves all tests: TensorFlow's CPU collectives confuse those of two strategies in one process."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
