@@ -1,0 +1,70 @@
+"""A trainable per-channel affine: what is left of a BatchNormalization at inference where no linear layer can take it up."""
+
+import keras
+from keras import ops
+
+from keras_ic.validation import checked_int
+
+
+@keras.saving.register_keras_serializable(package="keras_ic")
+class Affine(keras.layers.Layer):
+    """Multiplies every channel by a trainable `scale` and adds a trainable `shift`, in training as at inference.
+
+    `keras_ic.rewrite(..., weights="preserve")` puts it where a BatchNormalization stood that no linear layer beside it can absorb.
+
+    Args:
+        axis: Integer, the channel axis. Defaults to `-1`.
+        **kwargs: `name`, `dtype`, `trainable` and the other arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Tensor of floats, whose size along `axis` is known.
+
+    Output shape:
+        That of `inputs`.
+
+    Raises:
+        ValueError: For an axis that the inputs do not have, or whose size is unknown.
+
+    Example:
+
+    ```python
+    import keras
+    from keras_ic.surgery.affine import Affine
+
+    layer = Affine()
+    layer.build((None, 3))
+    layer.set_weights([[1.0, 2.0, 3.0], [0.0, 0.0, 1.0]])
+    assert keras.ops.convert_to_numpy(layer([[1.0, 1.0, 1.0]])).tolist() == [[1.0, 2.0, 4.0]]
+    ```
+    """
+
+    def __init__(self, axis=-1, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.axis = checked_int("axis", axis, "an integer, the channel axis")
+
+    def build(self, input_shape):
+        """Creates the weights for inputs of this shape (a tuple of integers, None where unknown)."""
+        rank = len(input_shape)
+        channels = input_shape[self.axis] if -rank <= self.axis < rank else None
+        if channels is None:
+            raise ValueError(
+                f"`axis` of {self.name} must be one of the axes of its inputs, of a size that is known. "
+                f"Received: axis={self.axis} with input shape {tuple(input_shape)}"
+            )
+        self.scale = self.add_weight(name="scale", shape=(channels,), initializer="ones")
+        self.shift = self.add_weight(name="shift", shape=(channels,), initializer="zeros")
+
+    def call(self, inputs):
+        """The inputs, scaled and shifted; see the class."""
+        shape = [1] * len(inputs.shape)
+        shape[self.axis] = -1
+        return inputs * ops.reshape(self.scale, shape) + ops.reshape(self.shift, shape)
+
+    def compute_output_shape(self, input_shape):
+        """The shape of the inputs."""
+        return input_shape
+
+    def get_config(self):
+        """The arguments of the constructor, as JSON values."""
+        return {**super().get_config(), "axis": self.axis}

@@ -1,0 +1,244 @@
+"""Carries a plan out: builds the new model beside the given one."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from keras_ic.layer import IndependentComponent
+from keras_ic.surgery import weights as weights_of
+from keras_ic.surgery.absorb import bias_changes
+from keras_ic.surgery.affine import Affine
+from keras_ic.surgery.compiling import compile_like
+from keras_ic.surgery.graph import Call, Graph, copy_layer, copy_operation, functional_class, input_operation, is_graph_constructed, sublayers
+from keras_ic.surgery.kinds import is_ic, time_axes, unwrap
+from keras_ic.surgery.normalization import AFFINE
+from keras_ic.surgery.plan import Plan, plan
+from keras_ic.surgery.policy import Site
+from keras_ic.surgery.sites import Insertion
+
+
+@dataclasses.dataclass
+class Parts:
+    """The new layers by the old ones: `layers` and `models` as pairs by the id of the old one, `ics` by insertion, `affines` by normalization."""
+
+    layers: dict[int, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+    models: dict[int, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+    ics: dict[int, tuple[Insertion, Any]] = dataclasses.field(default_factory=dict)
+    affines: dict[int, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+
+
+class Builder:
+    """Builds the models of one plan, each nested model and shared layer once."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.parts = Parts()
+
+    def model(self, graph: Graph) -> Any:
+        """The new model of a graph."""
+        if id(graph.model) not in self.parts.models:
+            new = self._sequential(graph) if graph.is_sequential else self._functional(graph)
+            self.parts.models[id(graph.model)] = (graph.model, new)
+        return self.parts.models[id(graph.model)][1]
+
+    def _functional(self, graph: Graph):
+        values: dict[int, Any] = {}
+        for tensor in graph.inputs:
+            values[id(tensor)] = self._input(tensor)
+        self._run(graph, values, lambda operation, args, kwargs, outputs: keras.tree.flatten(operation(*args, **kwargs)))
+        inputs, outputs = (keras.tree.map_structure(lambda tensor: values[id(tensor)], part) for part in (graph.input_struct, graph.output_struct))
+        return functional_class(graph.model)(inputs, outputs, name=graph.model.name)
+
+    def _sequential(self, graph: Graph):
+        # The list of layers is all that a Sequential needs; calling them here too would leave each with a second, dead call.
+        stack = [self._input(graph.inputs[0])]
+
+        def append(operation, args, kwargs, outputs):
+            stack.append(operation)
+            return outputs
+
+        self._run(graph, {id(tensor): tensor for tensor in graph.inputs}, append)
+        kind = type(graph.model) if is_graph_constructed(graph.model) else keras.Sequential
+        return kind(stack, name=graph.model.name)
+
+    def _run(self, graph: Graph, values: dict[int, Any], apply: Callable) -> None:
+        """Runs the graph as the plan has it; `values` holds the new tensors by the id of the old, and gets the others."""
+        done: dict[tuple, Any] = {}
+
+        def reading(call: Call, tensor):
+            read = self.plan.sites.readings.get((call.key, id(tensor)))
+            if read is None:
+                return values[id(tensor)]
+            key: tuple = (id(read.insertion),)
+            if key not in done:
+                (done[key],) = apply(self._ic(read.insertion), (values[id(read.insertion.tensor)],), {}, (read.insertion.tensor,))
+            for step in read.steps:
+                above, key = done[key], (*key, step.key)
+                if key not in done:
+                    args, kwargs = _replace_tensors(step, lambda tensor, above=above: above)
+                    (done[key],) = apply(self._layer(step.operation), args, kwargs, step.outputs)
+            return done[key]
+
+        for call in self._needed(graph):
+            fate = self.plan.normalizations.fates.get(call.key)
+            if fate is not None and fate.is_bypassed:
+                outputs = [values[id(call.inputs[0])]]
+            elif fate is not None and fate.how == AFFINE:
+                outputs = apply(self._affine(call.operation), (values[id(call.inputs[0])],), {}, call.outputs)
+            else:
+                child = graph.child(call)
+                operation = self.model(child) if child is not None else self._layer(call.operation)
+                args, kwargs = _replace_tensors(call, lambda tensor, call=call: reading(call, tensor))
+                outputs = apply(operation, args, kwargs, call.outputs)
+            values.update(zip(map(id, call.outputs), outputs, strict=True))
+
+    def _needed(self, graph: Graph) -> list[Call]:
+        """The calls that the outputs still need: shape-only steps that an IC layer went above may have lost their readers."""
+        live = set(graph.output_ids)
+        needed = []
+        for call in reversed(graph.calls):
+            if any(id(tensor) in live for tensor in call.outputs):
+                needed.append(call)
+                for tensor in call.inputs:
+                    read = self.plan.sites.readings.get((call.key, id(tensor)))
+                    live.add(id(tensor if read is None else read.insertion.tensor))
+        return needed[::-1]
+
+    def _affine(self, old):
+        if id(old) not in self.parts.affines:
+            axis = unwrap(old).axis
+            axis += time_axes(old) if axis >= 0 else 0
+            self.parts.affines[id(old)] = (old, Affine(axis, name=self.plan.affine_names[id(old)], dtype=old.dtype_policy))
+        return self.parts.affines[id(old)][1]
+
+    def _layer(self, old):
+        if id(old) not in self.parts.layers:
+            biased = id(old) in self.plan.normalizations.biased
+            self.parts.layers[id(old)] = (old, copy_layer(old, bias_changes(old)) if biased else copy_operation(old))
+        return self.parts.layers[id(old)][1]
+
+    def _input(self, tensor):
+        old = input_operation(tensor)
+        return copy_operation(old).output
+
+    def _ic(self, insertion: Insertion):
+        dtype = insertion.layer.dtype_policy
+        ic = IndependentComponent(insertion.rate, axis=insertion.axis, name=insertion.name, dtype=dtype)
+        self.parts.ics[id(insertion)] = (insertion, ic)
+        return ic
+
+
+def _replace_tensors(call: Call, new: Callable) -> tuple[tuple, dict]:
+    def replace(leaf):
+        return new(leaf) if isinstance(leaf, keras.KerasTensor) else leaf
+
+    return keras.tree.map_structure(replace, call.args), keras.tree.map_structure(replace, call.kwargs)
+
+
+def build(plan: Plan) -> keras.Model:
+    """The model that a plan describes. The plan's own model is not changed."""
+    builder = Builder(plan)
+    new = builder.model(plan.graph)
+    weights_of.transfer(plan, builder.parts)
+    _set_trainable(builder.parts)
+    for old, made in builder.parts.models.values():
+        made.dtype_policy = old.dtype_policy
+    compile_like(plan.model, new)
+    return new
+
+
+def _set_trainable(parts: Parts) -> None:
+    # Setting a model's flag sets those of its layers too, so that models come first, the outer before the inner.
+    for old, new in reversed(parts.models.values()):
+        new.trainable = old.trainable
+    for old, new in parts.affines.values():
+        new.trainable = old.trainable
+    for insertion, ic in parts.ics.values():
+        ic.trainable = insertion.layer.trainable
+    for old, new in parts.layers.values():
+        if isinstance(old, keras.layers.Layer):
+            for old_part, new_part in zip(sublayers(old), sublayers(new), strict=True):
+                new_part.trainable = old_part.trainable
+
+
+def rewrite(
+    model: keras.Model,
+    rate: float | Callable[[Site], float] = 0.05,
+    *,
+    weights: str = "fresh",
+    normalization: str = "remove",
+    skip_first: bool = True,
+    skip: Callable[[keras.layers.Layer], bool] | None = None,
+    weight_layers: Sequence[type] = (),
+    share: bool = True,
+    bias: str = "repair",
+) -> keras.Model:
+    """Rewrites a model into its IC form: BatchNormalization out, one IC layer before each weight layer.
+
+    The given model is not changed. The new one has its name, its class where that can be constructed from inputs and outputs, its names of layers,
+    regularizers, constraints, dtype policies, trainable flags and compile configuration, with a fresh optimizer. An IC layer is frozen where the
+    weight layer behind it is. What is done to a model can be read first, with `keras_ic.plan`.
+
+    With `weights="preserve"` the new model computes what the given one does at inference. Its IC layers then start as identities, with a moving mean
+    of 0 and a moving variance of 1. Before training, set these from data with `keras_ic.calibrate`, which keeps the function.
+
+    Args:
+        model: A Sequential or Functional model, built.
+        rate: See `keras_ic.plan`, as for the other arguments.
+        weights: `"fresh"`, `"copy"` or `"preserve"`. State of preprocessing layers (the mean of `Normalization`, vocabularies) is always copied.
+        normalization: `"remove"` or `"keep"`.
+        skip_first: Boolean, whether weight layers that read the raw input get no IC layer.
+        skip: Function of a weight layer that returns True where it is to get no IC layer.
+        weight_layers: Tuple of further classes of layers that count as weight layers.
+        share: Boolean, whether weight layers that read the same tensor share one IC layer.
+        bias: `"repair"` or `"leave"`.
+
+    Returns:
+        A new model: a Sequential for a Sequential, a Functional for a Functional.
+
+    Raises:
+        ValueError: For an argument that the above excludes, a subclassed or unbuilt model, one without weight layers, one in which there is nothing
+            to change, such as a rewritten one, and one with a layer that cannot be built anew from its configuration.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_ic
+    import numpy as np
+
+    model = keras.Sequential([
+        keras.Input((32, 32, 3)),
+        keras.layers.Conv2D(16, 3, use_bias=False, name="conv1"),
+        keras.layers.BatchNormalization(),
+        keras.layers.ReLU(),
+        keras.layers.Conv2D(32, 3, name="conv2"),
+    ])
+    ic_model = keras_ic.rewrite(model, 0.05, weights="preserve")
+    assert [layer.name for layer in ic_model.layers][2:] == ["conv2_ic", "conv2"]
+    x = np.ones((2, 32, 32, 3), "float32")
+    assert np.allclose(ic_model(x), model(x), atol=1e-4)
+    ```
+
+    References:
+        - [Chen et al., 2019](https://arxiv.org/abs/1905.05928), Rethinking the usage of batch normalization and dropout
+    """
+    decided = plan(
+        model,
+        rate,
+        weights=weights,
+        normalization=normalization,
+        skip_first=skip_first,
+        skip=skip,
+        weight_layers=weight_layers,
+        share=share,
+        bias=bias,
+    )
+    if not decided.changes:
+        rewritten = any(is_ic(call.operation) for _, call, _ in decided.graph.walk())
+        state = "is in IC form already" if rewritten else "has nothing that could be changed"
+        reasons = "; ".join(f"{skip.layer}: {skip.reason}" for skip in decided.skipped)
+        raise ValueError(f"The model {state}, so that there is nothing to rewrite. Received: model {model.name!r}, with {reasons}")
+    return build(decided)

@@ -1,0 +1,22 @@
+"""Compiles a new model as a given one is, with an optimizer, metrics and losses of its own."""
+
+import keras
+
+from keras_ic.surgery.graph import compile_arguments
+
+
+def compile_like(old: keras.Model, new: keras.Model) -> None:
+    """Compiles `new` with the arguments that `old` was compiled with, if it was."""
+    arguments = compile_arguments(old)
+    if arguments is None:
+        return
+    # The optimizer as it is now: its learning rate may have been changed since.
+    arguments["optimizer"] = old.optimizer
+    new.compile(**keras.tree.map_structure(_anew, arguments))
+
+
+def _anew(value):
+    """The same, without the state: strings, functions and numbers as they are, objects built anew from their configuration."""
+    if isinstance(value, (keras.Optimizer, keras.Loss, keras.Metric)):
+        return type(value).from_config(value.get_config())
+    return value

@@ -1,0 +1,161 @@
+"""What becomes of each BatchNormalization, and which layers get a bias for it."""
+
+import collections
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from keras import layers
+
+from keras_ic.surgery import absorb
+from keras_ic.surgery.graph import Call, Graph
+from keras_ic.surgery.kinds import is_batch_normalization, is_identity_at_inference, is_zero_padding, keeps_shifts, time_axes, unwrap
+from keras_ic.surgery.policy import Policy
+
+DROPPED, BEFORE, AFTER, AFFINE, KEPT = "dropped", "before", "after", "affine", "kept"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fate:
+    """What becomes of one call of a BatchNormalization.
+
+    Attributes:
+        how: `dropped`; absorbed into the layer `before` it, or into those `after` it; replaced by an `affine`; or `kept`.
+        axis: The channel axis, from 0.
+        scale, shift: What the normalization computes at inference is `scale * x + shift`; None unless the function is preserved.
+        targets: The layers that absorb it.
+        reason: Why it is kept.
+    """
+
+    how: str
+    axis: int = -1
+    scale: Any = None
+    shift: Any = None
+    targets: tuple = ()
+    reason: str = ""
+
+    @property
+    def is_bypassed(self) -> bool:
+        """Whether nothing stands in its place."""
+        return self.how in (DROPPED, BEFORE, AFTER)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Normalizations:
+    """The fate of every call of a BatchNormalization by the call's key, and the layers that get a bias."""
+
+    fates: dict[int, Fate]
+    biased: dict[int, Any]
+
+    def is_bypassed(self, call: Call | None) -> bool:
+        """Whether the call is one of a BatchNormalization in whose place nothing stands."""
+        return call is not None and call.key in self.fates and self.fates[call.key].is_bypassed
+
+    def source(self, graph: Graph, tensor):
+        """The tensor that stands for `tensor` once the bypassed normalizations above it are gone."""
+        call = graph.producer(tensor)
+        while call is not None and self.is_bypassed(call):
+            tensor = call.inputs[0]
+            call = graph.producer(tensor)
+        return tensor
+
+
+def decide_normalizations(root: Graph, policy: Policy) -> Normalizations:
+    """Decides for every BatchNormalization of the model and of the models in it."""
+    # A layer that is called twice would absorb the same normalization for both of its calls.
+    counts = collections.Counter(id(call.operation) for _, call, _ in root.walk())
+    fates: dict[int, Fate] = {}
+    biased: dict[int, Any] = {}
+    for graph, call, _ in root.walk():
+        if not is_batch_normalization(call.operation):
+            continue
+        fate = fates[call.key] = _decide(graph, call, policy, counts, fates)
+        if policy.bias == "repair" and fate.is_bypassed:
+            for layer in (*fate.targets, *_linear_layers_above(graph, call)):
+                # A layer that only its scale goes into, behind a normalization, needs no bias for that.
+                needless = fate.how == AFTER and layer in fate.targets and not np.any(fate.shift)
+                if absorb.is_linear(layer) and not absorb.has_bias(layer) and not needless:
+                    biased[id(layer)] = layer
+    return Normalizations(fates, biased)
+
+
+def _decide(graph: Graph, call: Call, policy: Policy, counts, fates) -> Fate:
+    layer = unwrap(call.operation)
+    if policy.normalization == "keep":
+        return Fate(KEPT, reason='kept, as normalization="keep" says')
+    if type(layer).call is not layers.BatchNormalization.call:
+        return Fate(KEPT, reason=f"kept: {type(layer).__name__} computes something else than BatchNormalization does")
+    if call.kwargs.get("training"):
+        return Fate(KEPT, reason="kept: called with training=True, it normalizes with the statistics of each batch at inference too")
+    rank = len(call.outputs[0].shape)
+    axis = layer.axis % (rank - time_axes(call.operation)) + time_axes(call.operation)
+    if policy.weights != "preserve":
+        return Fate(DROPPED, axis)
+    scale, shift = inference_affine(layer)
+    for how, targets in (
+        (BEFORE, _absorber_before(graph, call, axis, shift, counts, fates)),
+        (AFTER, _absorbers_after(graph, call, axis, shift, counts)),
+    ):
+        if targets and (policy.bias == "repair" or not np.any(shift) or all(absorb.has_bias(target) for target in targets)):
+            return Fate(how, axis, scale, shift, tuple(targets))
+    return Fate(AFFINE, axis, scale, shift)
+
+
+def inference_affine(layer) -> tuple[np.ndarray, np.ndarray]:
+    """`scale` and `shift`, in float64, such that a normalization computes `scale * x + shift` at inference."""
+    scale = 1.0 / np.sqrt(absorb.as_array(layer.moving_variance) + layer.epsilon)
+    if layer.gamma is not None:
+        scale = scale * absorb.as_array(layer.gamma)
+    shift = -absorb.as_array(layer.moving_mean) * scale
+    if layer.beta is not None:
+        shift = shift + absorb.as_array(layer.beta)
+    return scale, shift
+
+
+def _absorber_before(graph: Graph, call: Call, axis: int, shift, counts, fates) -> list:
+    tensor = call.inputs[0]
+    rank = len(tensor.shape)
+    while len(graph.consumers(tensor)) == 1 and id(tensor) not in graph.output_ids:
+        above = graph.producer(tensor)
+        if above is None:
+            break
+        passes = above.key in fates and fates[above.key].how == BEFORE
+        if not passes and not is_identity_at_inference(above):
+            fits = counts[id(above.operation)] == 1 and absorb.takes_output_affine(above.operation, axis, rank, bool(np.any(shift)))
+            return [above.operation] if fits and len(above.inputs) == 1 else []
+        tensor = above.inputs[0]
+    return []
+
+
+def _absorbers_after(graph: Graph, call: Call, axis: int, shift, counts) -> list:
+    rank = len(call.outputs[0].shape)
+    with_shift = bool(np.any(shift))
+    found = []
+    tensors = [call.outputs[0]]
+    while tensors:
+        tensor = tensors.pop()
+        if id(tensor) in graph.output_ids:
+            return []
+        for below in graph.consumers(tensor):
+            if is_identity_at_inference(below) or (is_zero_padding(below) and not with_shift):
+                tensors.append(below.outputs[0])
+            elif counts[id(below.operation)] == 1 and len(below.inputs) == 1 and absorb.takes_input_affine(below.operation, axis, rank, with_shift):
+                found.append(below.operation)
+            else:
+                return []
+    return found
+
+
+def _linear_layers_above(graph: Graph, call: Call) -> Iterator[Any]:
+    """The linear layers that a normalization stands behind, with nothing between that would keep a bias from doing the shift's work."""
+    tensors, seen = list(call.inputs), set()
+    while tensors:
+        above = graph.producer(tensors.pop())
+        if above is None or above.key in seen:
+            continue
+        seen.add(above.key)
+        if absorb.is_linear(above.operation) and absorb.has_linear_activation(above.operation):
+            yield above.operation
+        elif keeps_shifts(above) or is_batch_normalization(above.operation):
+            tensors.extend(above.inputs)

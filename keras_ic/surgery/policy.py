@@ -1,0 +1,72 @@
+"""The policy of a rewriting: what the keyword arguments of `plan` and `rewrite` say, checked."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_ic.validation import checked_bool, checked_real
+
+RATE = "a number in [0, 1), the probability to drop a value (1 minus the keep probability)"
+
+
+class Site(NamedTuple):
+    """A place where an IC layer goes, as a `rate` callable gets it.
+
+    Attributes:
+        layer: The weight layer of the given model that the IC layer will stand before.
+        index: Integer, how many IC layers stand before it in the order in which the model runs.
+        depth: Float in `[0, 1]`, the same as a fraction: 0 for the first IC layer, 1 for the last.
+    """
+
+    layer: keras.layers.Layer
+    index: int  # type: ignore[assignment]  # named as in the documentation; `tuple.index` is not used
+    depth: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """The checked arguments of `plan` and `rewrite`; see there."""
+
+    rate: float | Callable[[Site], float]
+    weights: str
+    normalization: str
+    skip_first: bool
+    skip: Callable[[keras.layers.Layer], bool] | None
+    weight_layers: tuple[type, ...]
+    share: bool
+    bias: str
+
+    def rate_at(self, site: Site) -> float:
+        """The rate of the IC layer at `site`."""
+        if not callable(self.rate):
+            return self.rate
+        return checked_real(f"rate(site) at layer {site.layer.name!r}", self.rate(site), RATE, lambda value: 0 <= value < 1)
+
+
+def checked_policy(rate, *, weights, normalization, skip_first, skip, weight_layers, share, bias) -> Policy:
+    """The policy, or an error that names the choices."""
+    if not callable(rate):
+        rate = checked_real("rate", rate, f"{RATE}, or a function of the site", lambda value: 0 <= value < 1)
+    if skip is not None and not callable(skip):
+        raise ValueError(f"`skip` must be None or a function of a layer that returns True or False. Received: skip={skip!r}")
+    classes = weight_layers if isinstance(weight_layers, (tuple, list)) else (weight_layers,)
+    if not all(isinstance(kind, type) and issubclass(kind, keras.layers.Layer) for kind in classes):
+        raise ValueError(f"`weight_layers` must be a tuple of subclasses of `keras.layers.Layer`. Received: weight_layers={weight_layers!r}")
+    return Policy(
+        rate=rate,
+        weights=_checked_choice("weights", weights, ("fresh", "copy", "preserve")),
+        normalization=_checked_choice("normalization", normalization, ("remove", "keep")),
+        skip_first=checked_bool("skip_first", skip_first),
+        skip=skip,
+        weight_layers=tuple(classes),
+        share=checked_bool("share", share),
+        bias=_checked_choice("bias", bias, ("repair", "leave")),
+    )
+
+
+def _checked_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    if isinstance(value, str) and value in choices:
+        return value
+    raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}. Received: {name}={value!r}")
