@@ -89,9 +89,10 @@ def test_synchronized_statistics_of_masked_batches(strategy):
         layer.build((None, 5, 3))
     x = inputs(40).reshape(-1, 5, 3)[:16]
     mask = np.random.default_rng(1).uniform(size=x.shape[:2]) < 0.5
-    halves = [
-        strategy.experimental_distribute_values_from_function(lambda c, a=a: tf.constant(a[8 * c.replica_id_in_sync_group :][:8])) for a in (x, mask)
-    ]
+
+    def halves(array):
+        return strategy.experimental_distribute_values_from_function(lambda context: tf.constant(array[8 * context.replica_id_in_sync_group :][:8]))
+
     tf.function(lambda x, mask: strategy.run(lambda x, mask: layer(x, training=True, mask=mask), (x, mask)))(halves(x), halves(mask))
     np.testing.assert_allclose(layer.get_weights()[2], x[mask].mean(0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(layer.get_weights()[3], x[mask].var(0), rtol=1e-5)

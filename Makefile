@@ -1,0 +1,54 @@
+# `make demo` and `make test` need Python 3.10 or newer and make, nothing else: each makes its environment in .venv first.
+PYTHON ?= python3
+# The registry's newest torch brings gigabytes of CUDA libraries; name another build with `make test-torch TORCH=torch==...`.
+TORCH ?= torch
+TENSORFLOW ?= tensorflow
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m coverage run --branch --parallel-mode --source keras_ic -m pytest
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: demo test test-torch lint package clean
+
+$(VENV)/demo: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(TENSORFLOW)
+	$(BIN)/python -m pip install --quiet --editable '.[data,plot]'
+	touch $@
+
+$(VENV)/test: $(VENV)/demo
+	$(BIN)/python -m pip install --quiet --editable '.[jax,data,plot,test]'
+	touch $@
+
+$(VENV)/torch: $(VENV)/test
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	touch $@
+
+demo: $(VENV)/demo
+	$(BIN)/python examples/quickstart.py
+
+lint: $(VENV)/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# All of the tests on TensorFlow, then the backend-agnostic part on JAX.
+test: lint package
+	rm -f .coverage .coverage.*
+	KERAS_BACKEND=tensorflow $(PYTEST)
+	KERAS_BACKEND=jax $(PYTEST)
+	$(BIN)/python -m coverage combine --quiet --keep
+	$(BIN)/python -m coverage report --fail-under=95 --omit='*/kernels/torch.py'
+
+test-torch: $(VENV)/torch
+	KERAS_BACKEND=torch $(PYTEST)
+	$(BIN)/python -m coverage combine --quiet --keep
+	$(BIN)/python -m coverage report --include='*/kernels/torch.py' --fail-under=95
+
+# A wheel and an sdist, each installed into an empty environment, and how long the import takes beside Keras's own.
+package: $(VENV)/test
+	$(BIN)/python tests/packaging/check.py
+
+clean:
+	rm -rf $(VENV) build dist runs *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache
