@@ -1,5 +1,8 @@
 """The CIFAR ResNets of depth 6n+2 and 9n+2, in the usual order of layers and in the three IC unit orders."""
 
+import itertools
+from collections.abc import Iterator
+
 import keras
 from keras import layers
 
@@ -121,13 +124,11 @@ class _Parts:
         self.rate = rate
         self.weight_decay = weight_decay
         # Every network seed has 2 * SEEDS seeds of its own: the first half for kernels, the second for ICs.
-        self.kernel_seed = None if seed is None else seed * 2 * SEEDS % 2**31
-        self.ic_seed = None if seed is None else self.kernel_seed + SEEDS
+        self.kernel_seeds = _seeds(seed, 0)
+        self.ic_seeds = _seeds(seed, SEEDS)
 
     def kernel(self):
-        initializer = keras.initializers.HeNormal(seed=self.kernel_seed)
-        if self.kernel_seed is not None:
-            self.kernel_seed += 1
+        initializer = keras.initializers.HeNormal(seed=next(self.kernel_seeds))
         return {"kernel_initializer": initializer, "kernel_regularizer": keras.regularizers.L2(self.weight_decay) if self.weight_decay else None}
 
     def convolution(self, name, filters, size, stride=1):
@@ -135,10 +136,7 @@ class _Parts:
         return layers.Conv2D(filters, size, stride, "same", data_format="channels_last", use_bias=bias, name=name, **self.kernel())
 
     def ic(self, name):
-        layer = IndependentComponent(self.rate, seed=self.ic_seed, name=f"{name}_ic")
-        if self.ic_seed is not None:
-            self.ic_seed += 1
-        return layer
+        return IndependentComponent(self.rate, seed=next(self.ic_seeds), name=f"{name}_ic")
 
     def before(self, x, name):
         return self._apply(ORDERS[self.order][0], x, name)
@@ -174,6 +172,10 @@ class _Parts:
             x = self.behind(x, conv, activate=not (usual and index == len(convolutions)))
         x = layers.Add(name=f"{name}_add")([skip, x])
         return layers.ReLU(name=f"{name}_relu")(x) if usual else x
+
+
+def _seeds(seed, offset) -> Iterator[int | None]:
+    return itertools.repeat(None) if seed is None else itertools.count(seed * 2 * SEEDS % 2**31 + offset)
 
 
 def _checked_depth(depth, block):
