@@ -13,6 +13,8 @@ def compile_like(old: keras.Model, new: keras.Model) -> None:
     # The optimizer as it is now: its learning rate may have been changed since.
     arguments["optimizer"] = old.optimizer
     new.compile(**keras.tree.map_structure(_anew, arguments))
+    # As Keras does after loading, so that the model can be saved before it is trained.
+    new.optimizer.build(new.trainable_variables)
 
 
 def _anew(value):
