@@ -1,0 +1,139 @@
+"""Model files that are never half written, and one clear error for one that is."""
+
+import contextlib
+import json
+import os
+import pathlib
+import zipfile
+
+import keras
+
+CONFIG = "config.json"
+WEIGHTS = {"model.weights.h5", "model.weights.npz"}
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Gives the path of a new file beside `path`, which takes its place in one step when the block ends, and is deleted if the block fails.
+
+    Whoever reads `path`, at any time and after any crash, finds the old file or the new one whole. One writer at a time may write a path.
+
+    Args:
+        path: Path of the file to replace, or to make; its folder must exist.
+
+    Yields:
+        A `pathlib.Path` in the same folder with the same ending.
+
+    Example:
+
+    ```python
+    import pathlib, tempfile
+    from keras_ic.files import replacing
+
+    path = pathlib.Path(tempfile.mkdtemp(), "notes.txt")
+    with replacing(path) as new:
+        new.write_text("all or nothing")
+    assert path.read_text() == "all or nothing"
+    ```
+    """
+    path = pathlib.Path(path)
+    new = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        yield new
+        _to_disk(new)
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+    if os.name == "posix":
+        _to_disk(path.parent)  # the name, too, survives a power cut
+
+
+def _to_disk(path):
+    # Windows flushes only what is open for writing, POSIX opens folders only for reading.
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_model(model, path):
+    """Saves a model, its optimizer and its random states as a `.keras` file, which `path` names only once it is whole.
+
+    Args:
+        model: A built `keras.Model`.
+        path: Path ending in `.keras`; its folder must exist.
+
+    Raises:
+        ValueError: If `path` does not end in `.keras`.
+        OSError: If it cannot be written.
+
+    Example:
+
+    ```python
+    import pathlib, tempfile
+    import keras
+    from keras_ic.files import load_model, save_model
+
+    path = pathlib.Path(tempfile.mkdtemp(), "model.keras")
+    save_model(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), path)
+    assert load_model(path).output_shape == (None, 2)
+    ```
+    """
+    path = _checked_name(path)
+    with replacing(path) as new:
+        model.save(new)
+
+
+def load_model(path):
+    """Loads a `.keras` file, compiled as it was saved, with its optimizer and its random states.
+
+    Every byte is checked against the sums in the file before Keras reads it.
+
+    Args:
+        path: Path ending in `.keras`.
+
+    Returns:
+        The `keras.Model`.
+
+    Raises:
+        ValueError: If there is no such file, or it is damaged (cut off, overwritten), or no Keras file. Errors of a sound file, as for a class that
+            is not registered, are those of `keras.models.load_model`.
+
+    Example:
+
+    ```python
+    import pathlib, tempfile
+    import keras
+    from keras_ic.files import load_model
+
+    path = pathlib.Path(tempfile.mkdtemp(), "model.keras")
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(path)
+    assert load_model(path).output_shape == (None, 2)
+    ```
+    """
+    path = _checked_name(path)
+    if not path.is_file():
+        raise ValueError(f"There is no such model file; check the path. Received: {str(path)!r}")
+    with open(path, "rb") as file:
+        if not _is_whole(file):
+            raise ValueError(
+                f"This is no whole Keras model file: it was cut off or damaged, or is of another kind; take another copy. Received: {str(path)!r}"
+            )
+    return keras.models.load_model(path)
+
+
+def _checked_name(path):
+    path = pathlib.Path(path)
+    if path.suffix != ".keras":
+        raise ValueError(f"The name of a model file must end in `.keras`. Received: {str(path)!r}")
+    return path
+
+
+def _is_whole(file):
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+            return archive.testzip() is None and not WEIGHTS.isdisjoint(names) and "class_name" in json.loads(archive.read(CONFIG))
+    except Exception:  # damaged bytes make zipfile raise nearly anything: BadZipFile, OSError, NotImplementedError, RuntimeError, struct.error
+        return False

@@ -1,0 +1,142 @@
+import os
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+import keras_ic
+from keras_ic.files import load_model, replacing, save_model
+
+DAMAGED = r"^This is no whole Keras model file: .* Received: '.*\.keras'$"
+
+
+@pytest.fixture
+def model():
+    model = keras.Sequential([keras.Input((4,)), keras_ic.IC(0.1, seed=0), keras.layers.Dense(3, activation="softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(np.random.RandomState(0).rand(16, 4), np.arange(16) % 3, epochs=1, verbose=0)
+    return model
+
+
+def test_a_loaded_model_goes_on_as_the_saved_one(tmp_path, model):
+    x, y = np.random.RandomState(1).rand(16, 4), np.arange(16) % 3
+    save_model(model, tmp_path / "model.keras")
+    loaded = load_model(str(tmp_path / "model.keras"))
+    for each in (model, loaded):
+        each.fit(x, y, epochs=2, shuffle=False, verbose=0)
+    for one, two in zip(model.weights + model.optimizer.variables, loaded.weights + loaded.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(two))
+    assert os.listdir(tmp_path) == ["model.keras"]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, model, monkeypatch):
+    path = tmp_path / "model.keras"
+    save_model(model, path)
+    before = path.read_bytes()
+
+    def save_half(self, new):
+        new.write_bytes(before[: len(before) // 2])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(keras.Sequential, "save", save_half)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(model, path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["model.keras"]
+
+
+def test_killed_while_replacing_leaves_the_old_file(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("old")
+    script = f"""
+import os, signal
+from keras_ic.files import replacing
+with replacing({str(path)!r}) as new:
+    new.write_text("ne")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    code = subprocess.run([sys.executable, "-c", script], check=False, env=os.environ, capture_output=True).returncode
+    assert code == -9
+    assert path.read_text() == "old"
+    with replacing(path) as new:
+        new.write_text("new")
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["notes.txt"]  # what the killed process had left is gone as well
+
+
+def test_permissions_are_those_of_a_plain_file(tmp_path, model):
+    save_model(model, tmp_path / "model.keras")
+    (tmp_path / "plain").write_text("")
+    assert (tmp_path / "model.keras").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_cut_files(tmp_path, model):
+    whole = tmp_path / "model.keras"
+    save_model(model, whole)
+    content = whole.read_bytes()
+    cut = tmp_path / "cut.keras"
+    lengths = {0, 1, 3, 4, 22, 30, 1000, len(content) // 4, len(content) // 2, len(content) - 200, len(content) - 22, len(content) - 1}
+    for length in sorted(lengths):
+        cut.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=DAMAGED):
+            load_model(cut)
+    assert load_model(whole).output_shape == (None, 3)
+
+
+def test_overwritten_files(tmp_path, model):
+    save_model(model, tmp_path / "model.keras")
+    content = (tmp_path / "model.keras").read_bytes()
+    path = tmp_path / "zeros.keras"
+    for start in range(0, len(content) - 64, len(content) // 20):
+        path.write_bytes(content[:start] + b"\xff" * 64 + content[start + 64 :])
+        with pytest.raises(ValueError, match=DAMAGED):
+            load_model(path)
+
+
+@pytest.mark.parametrize("member", [None, "config.json", "model.weights.h5"])
+def test_other_archives(tmp_path, model, member):
+    save_model(model, tmp_path / "model.keras")
+    path = tmp_path / "other.keras"
+    with zipfile.ZipFile(tmp_path / "model.keras") as whole, zipfile.ZipFile(path, "w") as other:
+        for name in whole.namelist():
+            if member is not None and name != member:
+                other.writestr(name, whole.read(name))
+    with pytest.raises(ValueError, match=DAMAGED):
+        load_model(path)
+
+
+@pytest.mark.parametrize("content", [b"no model", b"{}", b"\x89HDF\r\n\x1a\n" + bytes(1000)])
+def test_other_files(tmp_path, content):
+    (tmp_path / "other.keras").write_bytes(content)
+    with pytest.raises(ValueError, match=DAMAGED):
+        load_model(tmp_path / "other.keras")
+
+
+def test_config_that_describes_no_model(tmp_path, model):
+    save_model(model, tmp_path / "model.keras")
+    path = tmp_path / "other.keras"
+    for config in ("[1, 2]", "{", "3"):
+        with zipfile.ZipFile(tmp_path / "model.keras") as whole, zipfile.ZipFile(path, "w") as other:
+            other.writestr("config.json", config)
+            other.writestr("model.weights.h5", whole.read("model.weights.h5"))
+        with pytest.raises(ValueError, match=DAMAGED):
+            load_model(path)
+
+
+def test_missing_file_and_folder(tmp_path):
+    (tmp_path / "folder.keras").mkdir()
+    for path in (tmp_path / "nothing.keras", tmp_path / "folder.keras"):
+        with pytest.raises(ValueError, match=r"^There is no such model file; check the path\. Received: '.*\.keras'$"):
+            load_model(path)
+
+
+def test_other_endings(tmp_path, model):
+    message = r"^The name of a model file must end in `\.keras`\. Received: '.*model\.h5'$"
+    with pytest.raises(ValueError, match=message):
+        save_model(model, tmp_path / "model.h5")
+    with pytest.raises(ValueError, match=message):
+        load_model(tmp_path / "model.h5")
+    assert os.listdir(tmp_path) == []
