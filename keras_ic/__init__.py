@@ -1,6 +1,7 @@
 """The Independent-Component layer for Keras 3: BatchNorm and a little dropout in front of each weight layer (Chen et al., 2019)."""
 
 from keras_ic.layer import IC, IndependentComponent
+from keras_ic.surgery import calibrate, plan, recalibrate, rewrite
 from keras_ic.version import __version__
 
-__all__ = ["IC", "IndependentComponent", "__version__"]
+__all__ = ["IC", "IndependentComponent", "__version__", "calibrate", "plan", "recalibrate", "rewrite"]

@@ -3,5 +3,6 @@
 from keras_ic.surgery.build import rewrite
 from keras_ic.surgery.plan import Change, Plan, Skip, plan
 from keras_ic.surgery.policy import Site
+from keras_ic.surgery.statistics import calibrate, recalibrate
 
-__all__ = ["Change", "Plan", "Site", "Skip", "plan", "rewrite"]
+__all__ = ["Change", "Plan", "Site", "Skip", "calibrate", "plan", "recalibrate", "rewrite"]
