@@ -4,7 +4,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 from keras_ic.surgery import absorb
 from keras_ic.surgery.graph import sublayers
@@ -29,12 +29,17 @@ def transfer(plan: "Plan", parts: "Parts") -> None:
 def _copy(old, new) -> None:
     if len(old.weights) == len(new.weights):
         for given, taken in zip(old.weights, new.weights, strict=True):
-            taken.assign(given.value)
+            _assign(taken, given)
         return
     # The layer got a bias: its other weights have their old names.
     by_name = {weight.name: weight for weight in new.weights}
     for given in old.weights:
-        by_name[given.name].assign(given.value)
+        _assign(by_name[given.name], given)
+
+
+def _assign(taken, given) -> None:
+    # A copy: JAX frees the arrays of a model that it trains or runs, which must not be those of the other.
+    taken.assign(ops.copy(given.value))
 
 
 def _copy_preprocessing(old, new) -> None:
@@ -42,7 +47,7 @@ def _copy_preprocessing(old, new) -> None:
     for given, taken in zip(sublayers(old), sublayers(new), strict=True):
         if isinstance(given, layers.Normalization) and given.built:
             for source, target in zip(given.weights, taken.weights, strict=True):
-                target.assign(source.value)
+                _assign(target, source)
             if given.input_mean is None:
                 taken.finalize_state()
         elif hasattr(given, "save_assets") and hasattr(taken, "load_assets"):
