@@ -1,7 +1,7 @@
 """Absorbing a per-channel affine map into the weights of a linear layer: `scale * layer(x) + shift` and `layer(scale * x + shift)`.
 
-Everything here is exact linear algebra in float64, on the weights as a dictionary by name (`kernel`, or `depthwise_kernel` and
-`pointwise_kernel`, and `bias`), and knows nothing of graphs.
+Everything here is exact linear algebra on the weights as a dictionary by name (`kernel`, or `depthwise_kernel` and `pointwise_kernel`, and
+`bias`), and knows nothing of graphs. Kernels stay in their precision, which a factor costs one rounding; sums are taken in float64.
 """
 
 import math
@@ -64,18 +64,19 @@ def takes_input_affine(layer, axis: int, rank: int, with_shift: bool) -> bool:
 
 def absorb_output(layer, weights: dict, scale: np.ndarray, shift: np.ndarray) -> None:
     """Changes `weights` to those of `scale * layer(x) + shift`."""
+    name = "pointwise_kernel" if isinstance(layer, SEPARABLE) else "kernel"
+    kernel = weights[name]
+    factor = scale.astype(kernel.dtype)
     if isinstance(layer, layers.EinsumDense):
         letters, letter = _einsum_letters(layer)
-        weights["kernel"] = weights["kernel"] * _along(scale, weights["kernel"].ndim, letters.index(letter))
+        shape = [1] * kernel.ndim
+        shape[letters.index(letter)] = -1
+        factor = factor.reshape(shape)
     elif isinstance(layer, DEPTHWISE):
-        kernel = weights["kernel"]
-        weights["kernel"] = kernel * scale.reshape(kernel.shape[-2:])
-    elif isinstance(layer, SEPARABLE):
-        weights["pointwise_kernel"] = weights["pointwise_kernel"] * scale
+        factor = factor.reshape(kernel.shape[-2:])  # (*size, in, multiplier)
     elif isinstance(layer, TRANSPOSED):
-        weights["kernel"] = weights["kernel"] * scale[:, None]
-    else:
-        weights["kernel"] = weights["kernel"] * scale
+        factor = factor[:, None]  # (*size, out, in)
+    weights[name] = kernel * factor
     if "bias" in weights:
         weights["bias"] = weights["bias"] * scale + shift
 
@@ -85,36 +86,28 @@ def absorb_input(layer, weights: dict, scale: np.ndarray, shift: np.ndarray) -> 
     name = "depthwise_kernel" if isinstance(layer, SEPARABLE) else "kernel"
     kernel = weights[name]
     if isinstance(layer, TRANSPOSED):
-        weights[name] = kernel * scale  # (*size, out, in)
+        weights[name] = kernel * scale.astype(kernel.dtype)  # (*size, out, in)
         return
-    if isinstance(layer, (*DEPTHWISE, *SEPARABLE)):
-        per_output = (
-            (kernel * shift[:, None]).reshape(-1, kernel.shape[-2] * kernel.shape[-1]).sum(0)
-        )  # (*size, in, multiplier) -> (in * multiplier,)
-        weights[name] = kernel * scale[:, None]
-        if isinstance(layer, SEPARABLE):
-            pointwise = weights["pointwise_kernel"]
-            per_output = per_output @ pointwise.reshape(-1, pointwise.shape[-1])
-    elif isinstance(layer, CONVOLUTIONS) and layer.groups > 1:
+    shape: tuple = kernel.shape
+    per_input: tuple = (-1, 1)
+    if isinstance(layer, CONVOLUTIONS) and layer.groups > 1:
         # (*size, in / groups, out): the outputs of a group see the inputs of that group alone.
-        per_group = kernel.reshape(*kernel.shape[:-1], layer.groups, -1)  # (*size, in / groups, groups, out / groups)
-        scales, shifts = (vector.reshape(layer.groups, -1).T[:, :, None] for vector in (scale, shift))  # (in / groups, groups, 1)
-        per_output = (per_group * shifts).reshape(-1, kernel.shape[-1]).sum(0)
-        weights[name] = (per_group * scales).reshape(kernel.shape)
-    else:
-        per_output = (kernel * shift[:, None]).reshape(-1, kernel.shape[-1]).sum(0)
-        weights[name] = kernel * scale[:, None]
-    if "bias" in weights:
-        weights["bias"] = weights["bias"] + per_output
+        shape = (*kernel.shape[:-1], layer.groups, kernel.shape[-1] // layer.groups)
+        per_input = (kernel.shape[-2], layer.groups, 1)
+        scale, shift = (vector.reshape(layer.groups, -1).T for vector in (scale, shift))
+    split = kernel.reshape(shape)
+    weights[name] = (split * scale.astype(kernel.dtype).reshape(per_input)).reshape(kernel.shape)
+    if "bias" not in weights or not np.any(shift):
+        return
+    outputs = kernel.shape[-1] * (kernel.shape[-2] if isinstance(layer, (*DEPTHWISE, *SEPARABLE)) else 1)
+    added = (split * shift.astype(kernel.dtype).reshape(per_input)).reshape(-1, outputs).sum(0, dtype="float64")
+    if isinstance(layer, SEPARABLE):
+        pointwise = weights["pointwise_kernel"]
+        added = added @ pointwise.reshape(-1, pointwise.shape[-1])
+    weights["bias"] = weights["bias"] + added
 
 
 def _einsum_letters(layer) -> tuple[str, str]:
     """The letters of the kernel's axes, and that of the output's last axis (a dot where the equation leaves it open)."""
     inputs, output = layer.equation.replace(" ", "").split("->")
     return inputs.split(",")[1], output[-1]
-
-
-def _along(vector: np.ndarray, rank: int, axis: int) -> np.ndarray:
-    shape = [1] * rank
-    shape[axis] = -1
-    return vector.reshape(shape)

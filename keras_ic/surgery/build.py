@@ -12,7 +12,7 @@ from keras_ic.surgery.absorb import bias_changes
 from keras_ic.surgery.affine import Affine
 from keras_ic.surgery.compiling import compile_like
 from keras_ic.surgery.graph import Call, Graph, copy_layer, copy_operation, functional_class, input_operation, is_graph_constructed, sublayers
-from keras_ic.surgery.kinds import is_ic, time_axes, unwrap
+from keras_ic.surgery.kinds import WEIGHT_LAYERS, is_ic, time_axes, unwrap
 from keras_ic.surgery.normalization import AFFINE
 from keras_ic.surgery.plan import Plan, plan
 from keras_ic.surgery.policy import Site
@@ -35,6 +35,7 @@ class Builder:
     def __init__(self, plan: Plan):
         self.plan = plan
         self.parts = Parts()
+        self._initializers: list[tuple[Any, str, Any]] = []
 
     def model(self, graph: Graph) -> Any:
         """The new model of a graph."""
@@ -116,8 +117,23 @@ class Builder:
     def _layer(self, old):
         if id(old) not in self.parts.layers:
             biased = id(old) in self.plan.normalizations.biased
-            self.parts.layers[id(old)] = (old, copy_layer(old, bias_changes(old)) if biased else copy_operation(old))
+            new = copy_layer(old, bias_changes(old)) if biased else copy_operation(old)
+            self.parts.layers[id(old)] = (old, new)
+            if self.plan.policy.weights != "fresh" and type(old) in WEIGHT_LAYERS:
+                self._postpone_initializers(new)
         return self.parts.layers[id(old)][1]
+
+    def _postpone_initializers(self, layer):
+        """Has the layer start from zeros: random numbers would be overwritten at once. `restore_initializers` gives it its initializers back."""
+        for name, value in list(vars(layer).items()):
+            if name.endswith("_initializer"):
+                self._initializers.append((layer, name, value))
+                setattr(layer, name, keras.initializers.Zeros())
+
+    def restore_initializers(self):
+        """To be called when all layers are built."""
+        for layer, name, value in self._initializers:
+            setattr(layer, name, value)
 
     def _input(self, tensor):
         old = input_operation(tensor)
@@ -141,6 +157,7 @@ def build(plan: Plan) -> keras.Model:
     """The model that a plan describes. The plan's own model is not changed."""
     builder = Builder(plan)
     new = builder.model(plan.graph)
+    builder.restore_initializers()
     weights_of.transfer(plan, builder.parts)
     _set_trainable(builder.parts)
     for old, made in builder.parts.models.values():

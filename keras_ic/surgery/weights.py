@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 
 def transfer(plan: "Plan", parts: "Parts") -> None:
     """Gives the new layers the weights that `plan.policy.weights` says."""
-    pairs = [(old, new) for old, new in parts.layers.values() if isinstance(old, layers.Layer)]
-    for old, new in pairs:
-        if plan.policy.weights != "fresh":
+    changed = _absorbed(plan) if plan.policy.weights == "preserve" else {}
+    for key, (old, new) in parts.layers.items():
+        if not isinstance(old, layers.Layer):
+            continue
+        if key in changed:
+            for weight in new.weights:
+                weight.assign(np.broadcast_to(changed[key][weight.name], weight.shape))
+        elif plan.policy.weights != "fresh":
             _copy(old, new)
         _copy_preprocessing(old, new)
     if plan.policy.weights == "preserve":
-        _preserve(plan, parts)
+        _start_as_before(plan, parts)
 
 
 def _copy(old, new) -> None:
@@ -56,28 +61,35 @@ def _copy_preprocessing(old, new) -> None:
                 taken.load_assets(folder)
 
 
-def _preserve(plan: "Plan", parts: "Parts") -> None:
+def _absorbed(plan: "Plan") -> dict[int, dict[str, Any]]:
+    """The weights, by name, of every layer that absorbs a normalization."""
     changed: dict[int, dict[str, Any]] = {}
     for _, call, _ in plan.graph.walk():
         fate = plan.normalizations.fates.get(call.key)
-        if fate is None:
+        if fate is None or fate.how not in (BEFORE, AFTER):
             continue
-        if fate.how == AFFINE:
+        for target in fate.targets:
+            if id(target) not in changed:
+                values = changed[id(target)] = {weight.name: _at_least_float32(weight) for weight in target.weights}
+                if id(target) in plan.normalizations.biased:
+                    values["bias"] = np.zeros(())  # Takes the shape of what is added, if anything is.
+            (absorb.absorb_output if fate.how == BEFORE else absorb.absorb_input)(target, changed[id(target)], fate.scale, fate.shift)
+    return changed
+
+
+def _at_least_float32(weight) -> np.ndarray:
+    value = weight.numpy()
+    return value.astype("float32") if value.dtype.itemsize < 4 else value
+
+
+def _start_as_before(plan: "Plan", parts: "Parts") -> None:
+    """Affines as the normalizations that they replace, IC layers as identities at inference."""
+    for _, call, _ in plan.graph.walk():
+        fate = plan.normalizations.fates.get(call.key)
+        if fate is not None and fate.how == AFFINE:
             affine = parts.affines[id(call.operation)][1]
             affine.scale.assign(fate.scale)
             affine.shift.assign(fate.shift)
-        elif fate.how in (BEFORE, AFTER):
-            for target in fate.targets:
-                values = changed.setdefault(id(target), _as_arrays(parts.layers[id(target)][1]))
-                (absorb.absorb_output if fate.how == BEFORE else absorb.absorb_input)(target, values, fate.scale, fate.shift)
-    for key, values in changed.items():
-        for weight in parts.layers[key][1].weights:
-            weight.assign(values[weight.name])
     for _, ic in parts.ics.values():
-        # The identity at inference.
         ic.gamma.assign(np.sqrt(absorb.as_array(ic.moving_variance) + ic.epsilon))
         ic.beta.assign(absorb.as_array(ic.moving_mean))
-
-
-def _as_arrays(layer) -> dict[str, Any]:
-    return {weight.name: absorb.as_array(weight) for weight in layer.weights}
