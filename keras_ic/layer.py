@@ -1,6 +1,8 @@
 """The Independent-Component layer: configuration, state and call. Its arithmetic is in `keras_ic.kernels`."""
 
+import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -126,25 +128,25 @@ class IndependentComponent(keras.layers.Layer):
 
     def __init__(
         self,
-        rate=0.05,
-        axis=-1,
-        momentum=0.99,
-        epsilon=1e-3,
-        center=True,
-        scale=True,
-        beta_initializer="zeros",
-        gamma_initializer="ones",
-        moving_mean_initializer="zeros",
-        moving_variance_initializer="ones",
-        beta_regularizer=None,
-        gamma_regularizer=None,
-        beta_constraint=None,
-        gamma_constraint=None,
-        synchronized=False,
-        noise_shape=None,
-        seed=None,
-        **kwargs,
-    ):
+        rate: float = 0.05,
+        axis: int = -1,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        moving_mean_initializer: Any = "zeros",
+        moving_variance_initializer: Any = "ones",
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
+        beta_constraint: Any = None,
+        gamma_constraint: Any = None,
+        synchronized: bool = False,
+        noise_shape: Sequence[int | None] | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.rate = checked_real(
@@ -176,7 +178,7 @@ class IndependentComponent(keras.layers.Layer):
             self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.gamma = self.beta = None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         """Creates the weights for inputs of this shape (a tuple of integers, None where unknown)."""
         channels = self._checked_channels(input_shape)
 
@@ -193,7 +195,7 @@ class IndependentComponent(keras.layers.Layer):
         self.moving_variance = add("moving_variance", self.moving_variance_initializer, **moving)
         self.input_spec = keras.layers.InputSpec(ndim=len(input_shape), axes={self.axis: channels})
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalizes and drops; see the class."""
         learning = bool(training) and self.trainable
         self._check_inputs(inputs, mask, learning)
@@ -232,16 +234,16 @@ class IndependentComponent(keras.layers.Layer):
     def _value(variable):
         return None if variable is None else variable.value
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         """The shape of the inputs."""
         return input_shape
 
-    def compute_output_spec(self, inputs, training=None, mask=None):
+    def compute_output_spec(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """The shape of the inputs, in the compute dtype; so a wrong input is refused when a model is put together, not when it first runs."""
         self._check_inputs(inputs, mask, learning=False)
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, as JSON values."""
         return {
             **super().get_config(),
@@ -264,13 +266,13 @@ class IndependentComponent(keras.layers.Layer):
             "seed": self.seed,
         }
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         """The weights as `BatchNormalization` stores them, and the position in the random stream beside them."""
         super().save_own_variables(store)
         if self.rate > 0:
             store[SEED_STATE] = self.seed_generator.state
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Takes the weights of a layer saved without dropout too; the random stream then stays where it is."""
         names = store.keys()  # an entry of an HDF5 file iterates in no other way
         stored = {name: store[name] for name in names}
@@ -318,16 +320,12 @@ class IndependentComponent(keras.layers.Layer):
                 raise ValueError(
                     f"The mask of {self.name} must have the shape of the inputs without the last axis, {shape[:-1]}. Received: mask of shape {given}"
                 )
-        if learning and not self.synchronized and None not in shape:
-            values = 1
-            for size in shape[: self.axis % len(shape)] + shape[self.axis % len(shape) + 1 :]:
-                values *= size
-            if values == 1:
-                warnings.warn(
-                    f"{self.name} is trained on a single value a channel: its variance is zero and its normalized value is zero whatever the input. "
-                    f"Use a larger batch. Received: inputs of shape {shape}",
-                    stacklevel=2,
-                )
+        if learning and not self.synchronized and None not in shape and math.prod(shape) == shape[self.axis]:
+            warnings.warn(
+                f"{self.name} is trained on a single value a channel: its variance is zero and its normalized value is zero whatever the input. "
+                f"Use a larger batch. Received: inputs of shape {shape}",
+                stacklevel=2,
+            )
 
 
 def _checked_noise_shape(noise_shape):

@@ -2,10 +2,11 @@
 
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 
-def checked_real(name: str, value: Any, wanted: str, allowed) -> float:
+def checked_real(name: str, value: Any, wanted: str, allowed: Callable[[float], bool]) -> float:
     """`value` as a Python float, if it is a real number (numpy's scalars count, booleans and nan do not) and `allowed(value)`."""
     is_number = isinstance(value, numbers.Real) or (getattr(value, "shape", None) == () and hasattr(value, "__float__"))
     is_boolean = isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
@@ -16,7 +17,7 @@ def checked_real(name: str, value: Any, wanted: str, allowed) -> float:
     raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r} (of type {type(value).__name__})")
 
 
-def checked_int(name: str, value: Any, wanted: str, allowed=lambda value: True) -> int:
+def checked_int(name: str, value: Any, wanted: str, allowed: Callable[[int], bool] = lambda value: True) -> int:
     """`value` as a Python int, if it is an integer (numpy's count, booleans do not) and `allowed(value)`."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool) and allowed(int(value)):
         return int(value)

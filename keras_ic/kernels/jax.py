@@ -1,5 +1,7 @@
 """JAX: two-pass moments, one multiply-add a value and a 16-bit mask, left to XLA to fuse."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -9,9 +11,7 @@ from keras_ic.kernels.threshold import drop_threshold
 
 def draw(shape, rate, seed):
     """Two gates a 32-bit word. The draw is of the global array, so every device of a `keras.distribution` gets its own part of it."""
-    head, tail = shape[0], 1
-    for size in shape[1:]:
-        tail *= size
+    head, tail = shape[0], math.prod(shape[1:])
     # Words are drawn row by row, so that a mask is sharded along the batch as its input is.
     words = jax.random.bits(seed, (head, (tail + 1) // 2), jnp.uint32)
     halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(head, -1)[:, :tail]

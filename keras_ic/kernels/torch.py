@@ -1,5 +1,7 @@
 """torch: its fused batch normalization with a mask behind it."""
 
+import math
+
 import torch
 
 from keras_ic.kernels.shapes import channel_shape, reduction_axes
@@ -28,9 +30,7 @@ def draw(shape, rate, seed):
     rank = torch.distributed.get_rank() if distributed else 0
     generator = torch.Generator(device=device)
     generator.manual_seed(_mixed(*seed.tolist(), rank) & 0x7FFFFFFFFFFFFFFF)
-    size = 1
-    for length in shape:
-        size *= length
+    size = math.prod(shape)
     words = torch.randint(-(2**31), 2**31, ((size + 1) // 2,), dtype=torch.int32, device=device, generator=generator)
     return (words.view(torch.int16)[:size] >= drop_threshold(rate) - 2**15).reshape(shape)
 
