@@ -33,11 +33,12 @@ lint: $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# All of the tests on TensorFlow, then the backend-agnostic part on JAX.
+# All of the tests on TensorFlow, then the backend-agnostic part on JAX, and what is about float64 on JAX once more with float64.
 test: lint package
 	rm -f .coverage .coverage.*
 	KERAS_BACKEND=tensorflow $(PYTEST)
 	KERAS_BACKEND=jax $(PYTEST)
+	KERAS_BACKEND=jax JAX_ENABLE_X64=1 $(PYTEST) -k float64 tests/kernels tests/layer
 	$(BIN)/python -m coverage combine --quiet --keep
 	$(BIN)/python -m coverage report --fail-under=95 --omit='*/kernels/torch.py'
 

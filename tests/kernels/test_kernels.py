@@ -8,7 +8,7 @@ from keras import ops
 from keras_ic import kernels
 from keras_ic.kernels import reference
 from keras_ic.kernels.threshold import drop_threshold
-from tests.autodiff import MODES, run, to_numpy
+from tests.autodiff import HAS_FLOAT64, MODES, run, to_numpy
 
 RATE, EPSILON = 0.3, 1e-3
 SHAPES = [((6, 5), -1), ((4, 3, 5), -1), ((4, 3, 5), 1), ((4, 3, 2, 5), -1), ((4, 5, 3, 2), 1), ((3, 2, 2, 2, 3), -1), ((3, 4, 2, 2, 3), 2)]
@@ -43,8 +43,8 @@ def assert_same(kernel, definition, arguments, cotangents, dtype, mode):
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
 @pytest.mark.parametrize("dropout", [False, True])
 def test_train(shape, axis, dtype, mode, dropout):
-    if keras.backend.backend() == "jax" and dtype == "float64":
-        pytest.skip("JAX computes in float32 unless x64 is switched on for the whole process")
+    if dtype == "float64" and not HAS_FLOAT64:
+        pytest.skip("JAX_ENABLE_X64 is not 1")
     x, gamma, beta, _, _, keep, cotangents = batch(shape, axis, dtype)
     keep = ops.convert_to_tensor(keep) if dropout else None
 

@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_ic
-from tests.autodiff import to_numpy
+from tests.autodiff import HAS_FLOAT64, to_numpy
 
 SHAPES = [((16, 5), -1), ((8, 3, 5), -1), ((8, 5, 3), 1), ((8, 4, 4, 5), -1), ((8, 5, 4, 4), 1), ((6, 3, 3, 3, 5), -1), ((6, 3, 5, 3, 3), 2)]
 
@@ -140,8 +140,8 @@ def test_monte_carlo_through_predict():
 @pytest.mark.parametrize("policy", ["float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_dtype_policies(policy, rate):
-    if policy == "float64" and keras.backend.backend() == "jax":
-        pytest.skip("JAX computes in float32 unless x64 is switched on for the whole process")
+    if policy == "float64" and not HAS_FLOAT64:
+        pytest.skip("JAX_ENABLE_X64 is not 1")
     x = images((16, 4, 4, 5)).astype("float64")
     layer = keras_ic.IC(rate, momentum=0.5, dtype=policy, seed=3)
     compute = keras.DTypePolicy(policy).compute_dtype
