@@ -161,6 +161,7 @@ def prepare(arguments):
     name = "-".join(f"{value}" for value in (arguments.dataset, arguments.model, arguments.order, arguments.rate, f"seed{arguments.seed}"))
     run = Run(arguments.out or Path("runs", "cifar", f"{name}-{arguments.epochs}epochs"), describe(arguments), arguments.seed)
     if run.final.exists():
+        run.lines(1 + arguments.epochs)  # that the record is whole
         return run, None, arguments.epochs, {}
 
     (x, y), test = getattr(data, arguments.dataset)(arguments.data_dir)

@@ -129,6 +129,12 @@ def test_what_a_run_leaves(script, tmp_path, capsys):
     assert "holds another run (rate 0.1 there, 0.2 here, seed 7 there, 8 here)" in error
     assert error.endswith(f"Received: --out {tmp_path / 'run'}\n")
     assert (tmp_path / "run" / "record.jsonl").read_text().splitlines() == lines
+    (tmp_path / "run" / "record.jsonl").write_text("\n".join(lines[:2]))
+    assert script.main(arguments) == 2
+    assert "record.jsonl is damaged" in one_line(capsys)
+    (tmp_path / "run" / "record.jsonl").write_text("\n".join(lines[:2]))
+    assert script.main(arguments) == 2
+    assert "record.jsonl is damaged" in one_line(capsys)
 
 
 def test_the_schedule_follows_the_epochs(script, tmp_path):
