@@ -32,21 +32,21 @@ COLOURS = {"usual": "#6c757d", "IC": "#d1495b", "IC, rate 0": "#00798c"}
 
 
 def network(way, rate):
-    """Three convolutions and a classifier; the number of weights that matter is the same each way."""
-    rate = 0.0 if way == "IC, rate 0" else rate
+    """Three convolutions and a classifier in the usual order, or rewritten into the IC order."""
     stack = [keras.Input((8, 8, 1))]
     for filters, strides in ((16, 1), (32, 2), (32, 1)):
-        if way == "usual":
-            stack += [
-                keras.layers.Conv2D(filters, 3, strides, padding="same", use_bias=False),
-                keras.layers.BatchNormalization(momentum=MOMENTUM),
-                keras.layers.ReLU(),
-            ]
-        else:
-            stack += [keras.layers.Conv2D(filters, 3, strides, padding="same"), keras.layers.ReLU(), keras_ic.IC(rate, momentum=MOMENTUM)]
+        stack.append(keras.layers.Conv2D(filters, 3, strides, padding="same", use_bias=False))
+        stack.append(keras.layers.BatchNormalization(momentum=MOMENTUM))
+        stack.append(keras.layers.ReLU())
     model = keras.Sequential([*stack, keras.layers.Flatten(), keras.layers.Dense(10)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
+    if way == "usual":
+        return model
+    model = keras_ic.rewrite(model, 0.0 if way == "IC, rate 0" else rate)
+    for layer in model.layers:
+        if isinstance(layer, keras_ic.IC):
+            layer.momentum = MOMENTUM
     return model
 
 
