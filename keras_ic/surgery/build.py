@@ -137,7 +137,9 @@ class Builder:
 
     def _input(self, tensor):
         old = input_operation(tensor)
-        return copy_operation(old).output
+        new = copy_operation(old)
+        self.parts.layers[id(new)] = (old, new)  # One for each graph: two models may be built on the same Input.
+        return new.output
 
     def _ic(self, insertion: Insertion):
         dtype = insertion.layer.dtype_policy

@@ -1,0 +1,132 @@
+"""The command line, `keras-ic` and `python -m keras_ic`. Each verb is a thin call of one public function.
+
+Exit codes: 0 done; 2 the user can mend it (one line on stderr); 1 anything else.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+MENDABLE = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        """One line, without the usage that argparse puts before it."""
+        self.exit(MENDABLE, f"{self.prog}: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb.
+
+    Args:
+        argv: The arguments, without the name of the program. Defaults to `None`: those of the process.
+
+    Returns:
+        The exit code.
+
+    Example:
+
+    ```python
+    import pathlib, tempfile
+    import keras
+    from keras_ic.cli import main
+
+    path = pathlib.Path(tempfile.mkdtemp(), "model.keras")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(2)])
+    model.save(path)
+    assert main(["rewrite", str(path), "--weights", "preserve", "-o", str(path.with_name("ic.keras"))]) == 0
+    assert path.with_name("ic.keras").exists()
+    ```
+    """
+    parser = _parser()
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    try:
+        arguments.run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog} {arguments.verb}: {' '.join(str(error).split())}", file=sys.stderr)
+        return MENDABLE
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="keras-ic", description="The Independent-Component layer for Keras: BatchNorm and a little dropout before each weight layer."
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    plan = _model_verb(verbs, "plan", _plan, "show what `rewrite` would do to a model", "also write the plan as JSON")
+    rewrite = _model_verb(verbs, "rewrite", _rewrite, "rewrite a model into its IC form", "where to write it; defaults to MODEL_ic.keras")
+    _model_verb(verbs, "inspect", _inspect, "list weight layers, IC layers and BatchNormalization layers of a model", "also write the list as JSON")
+    for verb in (plan, rewrite):
+        verb.add_argument("--rate", type=float, default=0.05, help="probability to drop a value, from 0 to below 1 (default: %(default)s)")
+        verb.add_argument(
+            "--weights", default="fresh", help="fresh, copy, or preserve, which keeps the function of the model at inference (default: %(default)s)"
+        )
+        verb.add_argument("--normalization", default="remove", help="remove or keep the BatchNormalization layers (default: %(default)s)")
+        verb.add_argument("--bias", default="repair", help="repair or leave layers that lose their BatchNormalization (default: %(default)s)")
+        verb.add_argument("--no-share", dest="share", action="store_false", help="give each weight layer an IC layer of its own")
+        verb.add_argument("--no-skip-first", dest="skip_first", action="store_false", help="put IC layers on the raw input too")
+    return parser
+
+
+def _model_verb(verbs, name: str, run, what: str, output: str) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(name, help=what, description=what)
+    verb.add_argument("model", metavar="MODEL.keras", help="the model, a file that Keras saved")
+    verb.add_argument("-o", "--output", metavar="OUT", help=output)
+    verb.set_defaults(run=run)
+    return verb
+
+
+def _policy(arguments) -> dict:
+    return {name: getattr(arguments, name) for name in ("rate", "weights", "normalization", "bias", "share", "skip_first")}
+
+
+def _plan(arguments) -> None:
+    from keras_ic import surgery
+
+    plan = surgery.plan(_loaded(arguments.model), **_policy(arguments))
+    _write_json(arguments.output, plan.to_dict())
+    print(plan)
+
+
+def _rewrite(arguments) -> None:
+    from keras_ic import files, surgery
+
+    source = pathlib.Path(arguments.model)
+    target = pathlib.Path(arguments.output) if arguments.output else source.with_name(f"{source.stem}_ic.keras")
+    if target.resolve() == source.resolve():
+        raise ValueError(f"The rewritten model needs a file of its own; give another name with -o. Received: {str(target)!r}")
+    if target.suffix != ".keras":
+        raise ValueError(f"The name of a model file must end in `.keras`. Received: {str(target)!r}")
+    if not target.parent.is_dir():
+        raise ValueError(f"There is no such folder to write to; make it first. Received: {str(target)!r}")
+    files.save_model(surgery.rewrite(_loaded(source), **_policy(arguments)), target)
+    print(target)
+
+
+def _inspect(arguments) -> None:
+    from keras_ic.surgery import report
+
+    model = _loaded(arguments.model)
+    _write_json(arguments.output, [dataclasses.asdict(row) for row in report.inspect(model)])
+    print(report.text(model))
+
+
+def _loaded(path):
+    from keras_ic import files
+
+    try:
+        return files.load_model(path)
+    except TypeError as error:  # What Keras raises for a class that it does not know.
+        raise ValueError(f"{error} Received: {str(path)!r}") from error
+
+
+def _write_json(path: str | None, value) -> None:
+    if path is not None:
+        pathlib.Path(path).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
