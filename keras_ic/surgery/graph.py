@@ -45,11 +45,13 @@ class Graph:
         self.inputs = tuple(functional.inputs)
         self.outputs = tuple(functional.outputs)
         self.output_ids = {id(tensor) for tensor in self.outputs}
+        order = {id(operation): index for index, operation in enumerate(functional.operations)}
         self.calls = [
             Call(node.operation, node.arguments.args, node.arguments.kwargs, tuple(node.input_tensors), tuple(node.outputs))
-            # A layer may have nodes in other models too; these are the model's own, deepest first, as its `call` runs them.
+            # A layer may have nodes in other models too; these are the model's own, deepest first, as its `call` runs them, and within a depth in
+            # the order of its layers.
             for _, nodes in sorted(functional._nodes_by_depth.items(), reverse=True)
-            for node in nodes
+            for node in sorted(nodes, key=lambda node: order[id(node.operation)])
             if not node.is_input
         ]
         self._producers = {id(tensor): call for call in self.calls for tensor in call.outputs}

@@ -29,8 +29,8 @@ def calibrate(model: keras.Model, data: Any, steps: int | None = None, *, batch_
 
     Args:
         model: Any `keras.Model` with IC layers, built. Changed in place.
-        data: What `fit` takes: arrays (the inputs alone), a `tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader` or a generator, of
-            `inputs`, `(inputs, targets)` or `(inputs, targets, sample_weights)`; only the inputs are used.
+        data: What `fit` takes: arrays (the inputs alone), or a `tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader` or a generator of
+            `(inputs,)`, `(inputs, targets)` or `(inputs, targets, sample_weights)`; only the inputs are used.
         steps: Positive integer, how many batches to read. Defaults to `None`: all.
         batch_size: Positive integer, for arrays. Defaults to `None`: 32.
         verbose: `"auto"` or 1 for a progress bar, 0 for none. Defaults to `"auto"`.
@@ -243,7 +243,7 @@ def _inputs_of(model, data, steps, batch_size, verbose) -> Iterator[Any]:
     try:
         adapter = data_adapters.get_data_adapter(data, batch_size=batch_size)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"`data` must be something that `fit` takes. {error} Received: data of type {type(data).__name__}") from error
+        raise ValueError(f"`data` must be something that `fit` takes. {str(error)[:200]} Received: data of type {type(data).__name__}") from error
     limit = steps if steps is not None else adapter.num_batches
     bar = keras.utils.Progbar(limit, verbose=1 if verbose == "auto" else verbose)
     read = 0

@@ -1,0 +1,45 @@
+"""The small members of the families of keras.applications. `benchmarks/rewrite_applications.py` does all of them."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_ic
+from tests.surgery import models
+
+SMALL = {
+    "ConvNeXtTiny": 32,
+    "DenseNet121": 32,
+    "EfficientNetB0": 32,
+    "EfficientNetV2B0": 32,
+    "InceptionV3": 75,
+    "MobileNet": 32,
+    "MobileNetV2": 32,
+    "MobileNetV3Small": 32,
+    "NASNetMobile": 32,
+    "ResNet50": 32,
+    "ResNet50V2": 32,
+    "VGG16": 32,
+    "Xception": 71,
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_network(name, tmp_path):
+    shape = (SMALL[name], SMALL[name], 3)
+    model = models.randomize(getattr(keras.applications, name)(weights=None, input_shape=shape, classes=4, classifier_activation=None))
+    plan = keras_ic.plan(model, weights="preserve")
+    models.assert_every_weight_layer_is_accounted_for(model, plan)
+    x = np.random.default_rng(0).normal(0.0, 2.0, (2, *shape)).astype("float32")
+    expected = models.outputs(model, x)[0]
+    for weights in ("fresh", "copy", "preserve"):
+        new = keras_ic.rewrite(model, weights=weights)
+        assert not models.batch_normalizations(new)
+        assert len(models.ics(new)) == len({change.name for change in plan.changes if change.kind == "ic"})
+    assert new.count_params() == plan.parameters[1]
+    told = {skip.layer for skip in plan.skipped}
+    assert [name for name, behind in models.calls_behind_ic(new) if not behind and name not in told] == []
+    actual = models.outputs(new, x)[0]
+    assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
+    new.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(models.outputs(keras.models.load_model(tmp_path / "model.keras"), x)[0], actual)

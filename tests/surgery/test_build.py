@@ -1,0 +1,194 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_ic
+from tests.surgery import models
+
+
+def test_sequential_stays_sequential_with_ics_above_padding_and_flatten():
+    new = keras_ic.rewrite(models.small_convolutional())
+    assert type(new) is keras.Sequential
+    assert [layer.name for layer in new.layers] == ["conv1", "relu1", "conv2_ic", "pad", "conv2", "relu2", "dense_ic", "flatten", "dense"]
+    assert new.get_layer("dense_ic").gamma.shape == (6,)
+    assert all(len(layer._inbound_nodes) == 1 for layer in new.layers)
+
+
+def test_padding_that_others_read_too_stays_for_them():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 1)(inputs)
+    padded = layers.ZeroPadding2D(name="pad")(x)
+    model = keras.Model(inputs, layers.Concatenate()([layers.Conv2D(2, 3, padding="same", name="conv")(padded), padded]))
+    new = keras_ic.rewrite(models.randomize(model), weights="preserve")
+    models.assert_same_function(model, new)
+    assert len(new.get_layer("pad")._inbound_nodes) == 2 and new.get_layer("conv_ic").input.shape == (None, 8, 8, 4)
+
+
+def test_channels_first():
+    # Dense layers in between: TensorFlow has no convolution for these on CPUs.
+    x = inputs = keras.Input((3, 8, 8))
+    for layer in (
+        layers.Conv2D(4, 3, data_format="channels_first", name="one"),
+        layers.BatchNormalization(axis=1, name="bn"),
+        layers.Conv2D(5, 3, data_format="channels_first", name="two"),
+        layers.ReLU(),
+        layers.Flatten(data_format="channels_first"),
+        layers.Dense(2, name="end"),
+    ):
+        x = layer(x)
+    model = keras.Model(inputs, x)
+    plan = keras_ic.plan(model, weights="preserve")
+    assert {change.layer: change.result for change in plan.changes}["bn"] == "absorbed into one"
+    new = keras_ic.rewrite(model, weights="preserve")
+    assert [(ic.axis, ic.gamma.shape) for ic in models.ics(new)] == [(1, (4,)), (1, (5,))]
+
+
+def test_what_survives():
+    @keras.saving.register_keras_serializable(package="test")
+    class Named(keras.Model):
+        pass
+
+    inputs = keras.Input((4,), name="given", dtype="float32")
+    x = layers.Dense(6, kernel_regularizer="l2", kernel_constraint="max_norm", activation="relu", dtype="mixed_float16", name="half")(inputs)
+    x = layers.BatchNormalization(name="bn")(x)
+    frozen = layers.Dense(3, name="frozen", dtype="float32")
+    model = Named({"given": inputs}, {"out": frozen(x), "inner": x}, name="kept")
+    frozen.trainable = False
+    model.compile(keras.optimizers.Adam(0.02), {"out": "mse", "inner": "mse"}, metrics={"out": ["mae"]}, run_eagerly=True)
+    model.optimizer.learning_rate = 0.005
+    new = keras_ic.rewrite(model)
+    assert type(new) is Named and new.name == "kept" and new.run_eagerly
+    half = new.get_layer("half")
+    assert half.kernel_regularizer.get_config() == model.get_layer("half").kernel_regularizer.get_config()
+    assert isinstance(half.kernel_constraint, keras.constraints.MaxNorm) and half.dtype_policy.name == "mixed_float16"
+    assert not new.get_layer("frozen").trainable and not new.get_layer("frozen_ic").trainable and half.trainable
+    assert new.optimizer is not model.optimizer and float(new.optimizer.learning_rate) == pytest.approx(0.005)
+    x, y = np.ones((2, 4), "float32"), {"out": np.zeros((2, 3), "float32"), "inner": np.zeros((2, 6), "float32")}
+    before = [weight.numpy().tobytes() for weight in model.weights]
+    assert np.isfinite(new.train_on_batch({"given": x}, y, return_dict=True)["loss"])
+    assert [weight.numpy().tobytes() for weight in model.weights] == before and int(model.optimizer.iterations) == 0
+
+
+def test_unregistered_losses_survive_compilation():
+    def mine(expected, actual):
+        return keras.ops.mean(keras.ops.abs(expected - actual))
+
+    model = models.small_convolutional()
+    model.compile("sgd", mine, metrics=[mine, keras.metrics.MeanSquaredError(name="error")])
+    new = keras_ic.rewrite(model)
+    result = new.evaluate(np.ones((2, 8, 8, 3)), np.zeros((2, 5)), verbose=0, return_dict=True)
+    assert set(result) == {"loss", "mine", "error"}
+
+
+def test_shared_layers_and_shared_nested_models_stay_shared():
+    inner = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(6, use_bias=False, name="d1"), layers.BatchNormalization(), layers.ReLU()], name="inner"
+    )
+    shared = layers.Dense(6, name="shared")
+    inputs = keras.Input((6,))
+    x = shared(inputs)
+    y = inner(inner(shared(keras.ops.relu(x))) + x)
+    model = models.randomize(keras.Model(inputs, [y, x]))
+    unchanged = models.Unchanged(model)
+    new = keras_ic.rewrite(model, weights="preserve")
+    unchanged.check()
+    models.assert_same_function(model, new)
+    assert len([layer for layer in new.layers if layer.name == "inner"]) == 1 and not models.batch_normalizations(new)
+    assert sum(layer.name == "d1" for layer in new.get_layer("inner").layers) == 1
+
+
+def test_op_nodes_keyword_arguments_lambdas_and_optional_inputs():
+    scale = 3.0
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b", optional=True)
+
+    @keras.saving.register_keras_serializable(package="test")
+    class Choose(layers.Layer):
+        def call(self, a, b=None, times=1.0):
+            return a * times if b is None else a + b * times
+
+    x = layers.Dense(4)(a)
+    x = Choose()(layers.BatchNormalization()(x), b=b, times=2.0)
+    x = layers.Lambda(lambda value: value * scale)(keras.ops.concatenate([x, x[:, :2]], axis=-1))
+    model = models.randomize(keras.Model({"a": a, "b": b}, layers.Dense(3)(x)))
+    new = keras_ic.rewrite(model, weights="preserve")
+    models.assert_same_function(model, new)
+    only = {"a": np.ones((2, 4), "float32"), "b": None}
+    np.testing.assert_allclose(models.outputs(model, only)[0], models.outputs(new, only)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_inputs_that_are_intermediate_tensors():
+    inputs = keras.Input((8, 8, 3))
+    middle = layers.Conv2D(4, 3)(inputs)
+    end = layers.Conv2D(2, 3, name="end")(layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(4, 3, name="first")(middle))))
+    model = models.randomize(keras.Model(middle, end))
+    unchanged = models.Unchanged(model)
+    new = keras_ic.rewrite(model, weights="preserve")
+    unchanged.check()
+    models.assert_same_function(model, new)
+    assert [ic.name for ic in models.ics(new)] == ["end_ic"]
+
+
+def test_a_layer_with_calls_in_other_models():
+    inputs = keras.Input((6,))
+    first, normalization, second = layers.Dense(6), layers.BatchNormalization(), layers.Dense(2)
+    model = keras.Model(inputs, second(normalization(first(inputs))))
+    other = keras.Input((6,))
+    keras.Model(other, first(normalization(first(other))))
+    models.randomize(model)
+    new = keras_ic.rewrite(model, weights="preserve")
+    models.assert_same_function(model, new)
+    assert not models.batch_normalizations(new)
+    # Their calls elsewhere keep neither layer from taking it up.
+    assert any(change.result == f"absorbed into {first.name}" for change in keras_ic.plan(model, weights="preserve").changes)
+
+
+def test_copy_goes_by_layer():
+    model = models.randomize(models.small_convolutional())
+    new = keras_ic.rewrite(model, weights="copy")
+    for name in ("conv1", "conv2", "dense"):
+        np.testing.assert_array_equal(new.get_layer(name).kernel.numpy(), model.get_layer(name).kernel.numpy())
+    assert not new.get_layer("conv1").bias.numpy().any()
+    np.testing.assert_array_equal(new.get_layer("dense").bias.numpy(), model.get_layer("dense").bias.numpy())
+    assert type(new.get_layer("conv1").kernel_initializer) is type(model.get_layer("conv1").kernel_initializer)
+    fresh = keras_ic.rewrite(model)
+    assert np.abs(fresh.get_layer("dense").kernel.numpy() - model.get_layer("dense").kernel.numpy()).max() > 0
+
+
+def test_state_of_preprocessing_is_always_copied():
+    preprocessing = layers.Normalization()
+    preprocessing.adapt(np.random.default_rng(0).normal(3.0, 2.0, (50, 4)).astype("float32"))
+    model = keras.Sequential([keras.Input((4,)), preprocessing, layers.Dense(3), layers.Dense(2)])
+    new = keras_ic.rewrite(model)
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(made.layers[0](np.ones((1, 4)))) for made in (model, new)))
+
+
+def test_rewriting_twice_is_refused():
+    with pytest.raises(ValueError, match=r"IC form already.*Received: model 'small'"):
+        keras_ic.rewrite(keras_ic.rewrite(models.small_convolutional()))
+    with pytest.raises(ValueError, match="nothing that could be changed"):
+        keras_ic.rewrite(keras.Sequential([keras.Input((3,)), layers.Dense(2)]))
+
+
+def test_a_layer_that_cannot_be_built_anew_is_named():
+    class Closed(layers.Layer):
+        def __init__(self, function):
+            super().__init__(name="closed")
+            self.function = function
+
+        def call(self, inputs):
+            return self.function(inputs)
+
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2), Closed(keras.ops.relu), layers.Dense(2)])
+    with pytest.raises(ValueError, match=r"'closed' cannot be built anew.*get_config.*Received: layer of type Closed"):
+        keras_ic.rewrite(model)
+
+
+@pytest.mark.tensorflow_only
+def test_a_training_step_of_each_mode():
+    model = models.randomize(models.small_convolutional())
+    model.compile("sgd", "mse", jit_compile=False)
+    for weights in ("fresh", "copy", "preserve"):
+        new = keras_ic.rewrite(model, weights=weights)
+        history = new.fit(np.ones((8, 8, 8, 3)), np.zeros((8, 5)), batch_size=4, verbose=0)
+        assert np.isfinite(history.history["loss"][0])

@@ -1,0 +1,203 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_ic
+from tests.surgery import models
+
+
+def rows(plan, kind):
+    return {change.layer: change.result for change in plan.changes if change.kind == kind}
+
+
+def reasons(plan):
+    return {skip.layer: skip.reason for skip in plan.skipped}
+
+
+def test_plan_of_a_small_network():
+    model = models.small_convolutional()
+    unchanged = models.Unchanged(model)
+    plan = keras_ic.plan(model, 0.1)
+    assert rows(plan, "ic") == {"conv2": "IC conv2_ic (rate 0.1) before it", "dense": "IC dense_ic (rate 0.1) before it"}
+    assert rows(plan, "normalization") == {"bn1": "removed", "bn2": "removed"}
+    assert rows(plan, "bias") == {"conv1": "gets a bias", "conv2": "gets a bias"}
+    assert reasons(plan) == {"conv1": "no IC: reads the raw input"}
+    assert json.loads(json.dumps(plan.to_dict()))["parameters"] == {"before": model.count_params(), "after": keras_ic.rewrite(model).count_params()}
+    unchanged.check()
+
+
+def test_plan_prints_every_row():
+    plan = keras_ic.plan(models.small_convolutional())
+    shown = str(plan)
+    assert all(change.layer in shown and change.result in shown for change in plan.changes)
+    assert all(skip.layer in shown and skip.reason in shown for skip in plan.skipped)
+
+
+def test_flops_count_multiplications_and_additions():
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3, padding="same"), layers.ReLU(), layers.Flatten(), layers.Dense(5)])
+    convolution, dense = 8 * 8 * 4 * (2 * 27 + 1), 5 * (2 * 256 + 1)
+    assert keras_ic.plan(model).flops == (convolution + dense, convolution + dense + 2 * 256)
+
+
+@pytest.mark.parametrize(
+    ("layer", "flops"),
+    [
+        (layers.Conv2D(6, 3, groups=2, use_bias=False), 6 * 6 * 6 * 2 * 9 * 2),
+        (layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False), 6 * 6 * 8 * 2 * 9),
+        (layers.SeparableConv2D(5, 3, use_bias=False), 6 * 6 * (4 * 2 * 9 + 5 * 2 * 4)),
+        (layers.Conv2DTranspose(5, 3, strides=2, use_bias=False), 8 * 8 * 4 * 2 * 9 * 5),
+        (layers.EinsumDense("abcd,de->abce", (8, 8, 7)), 8 * 8 * 7 * 2 * 4),
+        (layers.TimeDistributed(layers.Dense(3, use_bias=False)), 8 * 8 * 3 * 2 * 4),
+    ],
+)
+def test_flops_of_a_layer(layer, flops):
+    model = keras.Sequential([keras.Input((8, 8, 4)), layer])
+    assert keras_ic.plan(model).flops[0] == flops
+
+
+def test_rate_of_the_site():
+    sites = []
+    plan = keras_ic.plan(models.small_convolutional(), lambda site: sites.append(site) or 0.02 + 0.08 * site.depth)
+    assert [(site.layer.name, site.index, site.depth) for site in sites] == [("conv2", 0, 0.0), ("dense", 1, 1.0)]
+    assert [change.rate for change in plan.changes if change.kind == "ic"] == pytest.approx([0.02, 0.1])
+
+
+def test_raw_input_reaches_through_preprocessing_padding_and_nested_models():
+    inner = keras.Sequential([keras.Input((10, 10, 3)), layers.Conv2D(3, 1, name="inner1"), layers.Conv2D(3, 1, name="inner2")], name="inner")
+    x = inputs = keras.Input((8, 8, 3))
+    for layer in (layers.Rescaling(2.0), layers.Normalization(mean=0.5, variance=2.0), layers.ZeroPadding2D(), inner, layers.Dense(2, name="end")):
+        x = layer(x)
+    plan = keras_ic.plan(keras.Model(inputs, x))
+    assert reasons(plan)["inner/inner1"] == "no IC: reads the raw input"
+    assert list(rows(plan, "ic")) == ["inner/inner2", "end"]
+    assert list(rows(keras_ic.plan(keras.Model(inputs, x), skip_first=False), "ic")) == ["inner/inner1", "inner/inner2", "end"]
+
+
+def test_an_embedding_is_no_raw_input_and_integers_get_no_ic():
+    model = keras.Sequential([keras.Input((6,), dtype="int32"), layers.Embedding(9, 4, name="embedding"), layers.Dense(3, name="dense")])
+    plan = keras_ic.plan(model)
+    assert list(rows(plan, "ic")) == ["dense"] and "not known as a weight layer" in reasons(plan)["embedding"]
+    direct = keras.Sequential([keras.Input((6,), dtype="int32"), layers.Dense(3, name="dense")])
+    assert reasons(keras_ic.plan(direct, skip_first=False))["dense"] == "no IC: its input is of dtype int32"
+
+
+def test_share_and_not_share():
+    inputs = keras.Input((6,))
+    x = layers.Dense(4, activation="relu", name="stem")(inputs)
+    model = keras.Model(inputs, [layers.Dense(2, name="one")(x), layers.Dense(2, name="two")(x)])
+    assert rows(keras_ic.plan(model), "ic") == {"one": "IC one_ic (rate 0.05) before it", "two": "shares one_ic"}
+    assert [change.name for change in keras_ic.plan(model, share=False).changes] == ["one_ic", "two_ic"]
+
+
+def test_existing_ic_is_not_doubled():
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(4, name="stem"), keras_ic.IC(), layers.Dropout(0.1), layers.Dense(3, name="end")])
+    plan = keras_ic.plan(model)
+    assert plan.changes == [] and reasons(plan)["end"] == "no IC: has an IC layer already"
+
+
+def test_skip_and_further_weight_layers_and_wrappers():
+    x = inputs = keras.Input((5, 4))
+    for layer in (
+        layers.Dense(4, name="stem"),
+        layers.TimeDistributed(layers.Dense(3), name="timed"),
+        layers.Bidirectional(layers.LSTM(3, return_sequences=True), name="both"),
+        layers.LayerNormalization(name="norm"),
+        layers.MultiHeadAttention(1, 2, name="attention"),
+    ):
+        x = layer(x, x) if layer.name == "attention" else layer(x)
+    model = keras.Model(inputs, x)
+    plan = keras_ic.plan(model)
+    assert list(rows(plan, "ic")) == ["timed"]
+    assert all("not known as a weight layer" in reasons(plan)[name] for name in ("both", "attention"))
+    assert reasons(plan)["norm"] == "stays: only BatchNormalization leaves"
+    plan = keras_ic.plan(model, weight_layers=(layers.LSTM, layers.MultiHeadAttention), skip=lambda layer: layer.name == "timed")
+    assert list(rows(plan, "ic")) == ["both", "attention"] and reasons(plan)["timed"] == "no IC: skip= says so"
+
+
+def test_normalizations_that_stay_say_why():
+    class Other(layers.BatchNormalization):
+        def call(self, inputs, training=None, mask=None):
+            return -super().call(inputs, training=training, mask=mask)
+
+    inputs = keras.Input((4,))
+    x = layers.Dense(4)(inputs)
+    x = layers.BatchNormalization(name="always")(x, training=True)
+    model = keras.Model(inputs, layers.Dense(2)(Other(name="other")(x)))
+    told = reasons(keras_ic.plan(model, weights="preserve"))
+    assert "training=True" in told["always"] and "Other computes something else" in told["other"]
+    assert reasons(keras_ic.plan(models.small_convolutional(), normalization="keep"))["bn1"] == 'kept, as normalization="keep" says'
+
+
+def test_batch_normalization_hidden_in_a_composite_layer_is_told():
+    hidden = keras.Sequential([keras.Input((4,)), layers.Dense(4), layers.BatchNormalization()])
+    model = keras.Sequential([keras.Input((5, 4)), layers.Dense(4), layers.TimeDistributed(hidden, name="timed")])
+    assert "1 BatchNormalization" in reasons(keras_ic.plan(model))["timed"]
+
+
+def test_bias_leave_and_repair_through_pooling():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, use_bias=False, name="conv")(inputs)
+    x = layers.BatchNormalization()(layers.MaxPooling2D()(x))
+    model = keras.Model(inputs, layers.Conv2D(2, 1, use_bias=False, name="end")(layers.ReLU()(x)))
+    assert list(rows(keras_ic.plan(model), "bias")) == ["conv"]
+    assert rows(keras_ic.plan(model, bias="leave"), "bias") == {}
+
+
+def test_names_are_unique_over_nested_and_repeated_models():
+    def block(name):
+        return keras.Sequential([keras.Input((6,)), layers.Dense(6, name="dense", activation="relu")], name=name)
+
+    x = inputs = keras.Input((6,))
+    for layer in (layers.Dense(6, name="dense"), layers.Identity(name="dense_ic"), block("a"), block("b")):
+        x = layer(x)
+    plan = keras_ic.plan(keras.Model(inputs, x))
+    assert [change.name for change in plan.changes] == ["dense_ic_1", "dense_ic_2"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ({"weights": "old"}, "'fresh', 'copy', 'preserve'. Received: weights='old'"),
+        ({"normalization": "drop"}, "'remove', 'keep'. Received"),
+        ({"bias": True}, "'repair', 'leave'. Received: bias=True"),
+        ({"share": "yes"}, "True or False. Received: share='yes'"),
+        ({"skip_first": 2}, "True or False. Received: skip_first=2"),
+        ({"skip": "conv1"}, "function of a layer.*Received: skip='conv1'"),
+        ({"weight_layers": ("Dense",)}, "subclasses of `keras.layers.Layer`. Received"),
+        ({"rate": 1.0}, r"\[0, 1\).*Received: rate=1.0"),
+        ({"rate": "high"}, "Received: rate='high'"),
+        ({"rate": lambda site: "high"}, r"rate\(site\) at layer 'conv2'.*Received.*'high'"),
+        ({"rate": lambda site: np.nan}, "Received.*nan"),
+    ],
+)
+def test_bad_policies(policy, message):
+    with pytest.raises(ValueError, match=message):
+        keras_ic.plan(models.small_convolutional(), **policy)
+
+
+def test_models_that_cannot_be_read():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__(name="mine")
+            self.dense = layers.Dense(2)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+    class Custom(keras.Model):
+        def call(self, inputs, training=None, mask=None):
+            return 2 * super().call(inputs, training=training, mask=mask)
+
+    inputs = keras.Input((3,))
+    for model, message in (
+        (Subclassed(), r"keras.Model\(inputs, outputs\).*Received: model 'mine' \(of type Subclassed\)"),
+        (Custom(inputs, layers.Dense(2)(inputs), name="custom"), "Received: model 'custom'"),
+        (keras.Sequential([layers.Dense(2)], name="raw"), "not built.*Received: model 'raw'"),
+        (keras.Sequential([keras.Input((3,)), layers.ReLU()], name="empty"), "no weight layers.*Received: model 'empty'"),
+        (layers.Dense(2), "must be a keras.Model. Received"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            keras_ic.plan(model)
