@@ -1,7 +1,7 @@
 # `make demo` and `make test` need Python 3.10 or newer and make, nothing else: each makes its environment in .venv first.
 PYTHON ?= python3
-# The registry's newest torch brings gigabytes of CUDA libraries; name another build with `make test-torch TORCH=torch==...`.
-TORCH ?= torch
+# Pinned, because torch is gigabytes where it comes with CUDA, and is best fetched once; `make test-torch TORCH=torch` takes the newest.
+TORCH ?= torch==2.13.0
 TENSORFLOW ?= tensorflow
 VENV := .venv
 BIN := $(VENV)/bin
