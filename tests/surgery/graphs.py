@@ -22,8 +22,9 @@ class Drawer:
         self.count += 1
         return f"{self.prefix}{kind}{self.count}"
 
-    def linear(self, rank, channels):
-        """A weight layer for this rank of inputs."""
+    def linear(self, shape):
+        """A weight layer for inputs of this shape."""
+        rank, channels = len(shape), shape[-1]
         units = self.pick(2, 3, 4)
         common = {"use_bias": self.pick(True, False), "activation": self.pick(None, None, "relu", "tanh")}
         if rank == 2:
@@ -33,7 +34,7 @@ class Drawer:
         if kind == "dense":
             return layers.Dense(units, name=name, **common)
         if kind == "einsum":
-            return layers.EinsumDense("abcd,de->abce", (None, None, units), bias_axes="e" if common.pop("use_bias") else None, name=name, **common)
+            return layers.EinsumDense("abcd,de->abce", (*shape[1:3], units), bias_axes="e" if common.pop("use_bias") else None, name=name, **common)
         common.update(kernel_size=self.pick(1, 2, 3), padding=self.pick("valid", "same"), name=name)
         if kind == "depthwise":
             return layers.DepthwiseConv2D(depth_multiplier=self.pick(1, 2), **common)
@@ -83,9 +84,14 @@ class Drawer:
             return keras.Model(start, inner.grow([start], self.draw(st.integers(1, 4)))[-1], name=name)
         stack, tensor = [keras.Input(x.shape[1:])], x
         for _ in range(self.draw(st.integers(1, 4))):
-            rank, channels = len(tensor.shape), tensor.shape[-1]
             kind = self.pick("linear", "normalization", "plain")
-            made = inner.linear(rank, channels) if kind == "linear" else inner.normalization() if kind == "normalization" else inner.plain(rank)
+            made = (
+                inner.linear(tensor.shape)
+                if kind == "linear"
+                else inner.normalization()
+                if kind == "normalization"
+                else inner.plain(len(tensor.shape))
+            )
             if not fits(made, tensor):
                 break
             stack.append(made)
@@ -105,7 +111,7 @@ class Drawer:
                 if kind == "nest" and self.depth >= 2:
                     continue
                 layer = {
-                    "linear": lambda x=x, rank=rank: self.linear(rank, x.shape[-1]),
+                    "linear": lambda x=x: self.linear(x.shape),
                     "bn": self.normalization,
                     "plain": lambda rank=rank: self.plain(rank),
                     "nest": lambda x=x: self.nested(x),
