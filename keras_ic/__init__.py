@@ -1,7 +1,8 @@
 """The Independent-Component layer for Keras 3: BatchNorm and a little dropout in front of each weight layer (Chen et al., 2019)."""
 
+from keras_ic import applications, data, files
 from keras_ic.layer import IC, IndependentComponent
 from keras_ic.surgery import calibrate, plan, recalibrate, rewrite
 from keras_ic.version import __version__
 
-__all__ = ["IC", "IndependentComponent", "__version__", "calibrate", "plan", "recalibrate", "rewrite"]
+__all__ = ["IC", "IndependentComponent", "__version__", "applications", "calibrate", "data", "files", "plan", "recalibrate", "rewrite"]
