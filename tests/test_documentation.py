@@ -43,7 +43,7 @@ def examples():
             yield pytest.param(code, id=f"{name}-{i}")
 
 
-@pytest.mark.parametrize("code", examples())
+@pytest.mark.parametrize("code", list(examples()))
 def test_example_runs(code, tmp_path, monkeypatch):
     if keras.backend.backend() != "tensorflow" and re.search(r"tensorflow|tf\.|training_dataset", code):
         pytest.skip("the example is about TensorFlow")
