@@ -34,7 +34,7 @@ class Affine(keras.layers.Layer):
     layer = Affine()
     layer.build((None, 3))
     layer.set_weights([[1.0, 2.0, 3.0], [0.0, 0.0, 1.0]])
-    assert keras.ops.convert_to_numpy(layer([[1.0, 1.0, 1.0]])).tolist() == [[1.0, 2.0, 4.0]]
+    assert keras.ops.convert_to_numpy(layer(keras.ops.ones((1, 3)))).tolist() == [[1.0, 2.0, 4.0]]
     ```
     """
 
