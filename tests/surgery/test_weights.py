@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import keras_ic
+from keras_ic.surgery.affine import Affine
 from tests.surgery import models
 
 SHAPES = {1: (9, 4), 2: (9, 9, 4), 3: (5, 5, 5, 4)}
@@ -190,10 +191,18 @@ def test_ics_start_as_identities():
         np.testing.assert_allclose(keras.ops.convert_to_numpy(ic(x)), x, rtol=1e-6)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "float64"])
+@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("float64", marks=pytest.mark.tensorflow_only)])
 def test_other_precisions(policy):
     keras.config.set_dtype_policy(policy)
     model = models.randomize(models.small_convolutional())
     new = keras_ic.rewrite(model, weights="preserve")
     models.assert_same_function(model, new, tolerance=2e-2 if policy == "mixed_float16" else 1e-4)
     assert {layer.dtype_policy.name for layer in new.layers} == {policy}
+
+
+def test_affine_says_what_it_cannot_do():
+    for axis, shape in ((3, (None, 4)), (1, (None, None, 4))):
+        with pytest.raises(ValueError, match=rf"must be one of the axes.*Received: axis={axis}"):
+            Affine(axis).build(shape)
+    with pytest.raises(ValueError, match="Received: axis='last'"):
+        Affine("last")
