@@ -29,12 +29,12 @@ class Affine(keras.layers.Layer):
 
     ```python
     import keras
+    import numpy as np
     from keras_ic.surgery.affine import Affine
 
-    layer = Affine()
-    layer.build((None, 3))
-    layer.set_weights([[1.0, 2.0, 3.0], [0.0, 0.0, 1.0]])
-    assert keras.ops.convert_to_numpy(layer(keras.ops.ones((1, 3)))).tolist() == [[1.0, 2.0, 4.0]]
+    model = keras.Sequential([keras.Input((3,)), Affine()])
+    model.set_weights([np.array([1.0, 2.0, 3.0]), np.array([0.0, 0.0, 1.0])])
+    assert model.predict(np.ones((1, 3)), verbose=0).tolist() == [[1.0, 2.0, 4.0]]
     ```
     """
 

@@ -1,20 +1,20 @@
 """Moving statistics from data: `calibrate` for IC layers that must keep their function, `recalibrate` for every normalization."""
 
-import itertools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
-from keras.src.trainers import data_adapters  # No public way leads to the batches that `fit` would see.
 
 from keras_ic import kernels
 from keras_ic.layer import IndependentComponent
 from keras_ic.surgery.absorb import as_array
+from keras_ic.surgery.batches import inputs_of
 from keras_ic.surgery.graph import sublayers
-from keras_ic.validation import checked_int
+from keras_ic.surgery.pooling import pool
+from keras_ic.surgery.watching import replaced_calls
 
 
 def calibrate(model: keras.Model, data: Any, steps: int | None = None, *, batch_size: int | None = None, verbose: int | str = "auto") -> None:
@@ -181,9 +181,8 @@ class _Recorder(keras.Model):
             self.model(inputs, training=False)
         return {key: ops.stack(entries) for key, entries in records.items()}
 
-    @contextmanager
     def _watching(self, records: dict[str, list]):
-        """Puts a recording call in front of each layer's own, on the instance alone and for this run alone."""
+        """Puts a recording call in front of each layer's own."""
 
         def recording(key, layer):
             def call(inputs, training=None, mask=None):
@@ -196,13 +195,7 @@ class _Recorder(keras.Model):
 
             return call
 
-        try:
-            for index, layer in self.watched.items():
-                vars(layer)["call"] = recording(str(index), layer)
-            yield
-        finally:
-            for layer in self.watched.values():
-                vars(layer).pop("call", None)
+        return replaced_calls({layer: recording(str(index), layer) for index, layer in self.watched.items()})
 
 
 def _pooled(model, layers, data, steps, batch_size, verbose, compute) -> dict[Any, tuple[np.ndarray, np.ndarray]]:
@@ -213,73 +206,8 @@ def _pooled(model, layers, data, steps, batch_size, verbose, compute) -> dict[An
     # Compiled by XLA only where nothing else compiles: one compilation for each size of a batch costs more than it gains.
     recorder.jit_compile = keras.backend.backend() == "jax"
     totals: dict[str, tuple] = {}
-    for inputs in _inputs_of(model, data, steps, batch_size, verbose):
+    for inputs in inputs_of(model, data, steps, batch_size, verbose):
         for key, records in recorder.predict_on_batch(inputs).items():
             for mean, variance, count in np.asarray(records, "float64"):
-                totals[key] = _pool(totals.get(key, (0.0, 0.0, 0.0)), (mean, variance, count))
+                totals[key] = pool(totals.get(key, (0.0, 0.0, 0.0)), (mean, variance, count))
     return {layers[int(key)]: (mean, variance) for key, (mean, variance, _) in totals.items()}
-
-
-def _pool(first: tuple, second: tuple) -> tuple:
-    """Mean, biased variance and number of values of two sets together (Chan et al., 1979)."""
-    (mean_1, variance_1, count_1), (mean_2, variance_2, count_2) = first, second
-    count = count_1 + count_2
-    share = count_2 / np.maximum(count, 1)
-    difference = mean_2 - mean_1
-    variance = variance_1 + share * (variance_2 - variance_1) + share * (1 - share) * difference**2
-    return mean_1 + share * difference, variance, count
-
-
-def _inputs_of(model, data, steps, batch_size, verbose) -> Iterator[Any]:
-    """The inputs of each batch, checked, with a progress bar."""
-    if steps is not None:
-        steps = checked_int("steps", steps, "None or a positive integer", lambda value: value > 0)
-    if batch_size is not None:
-        batch_size = checked_int("batch_size", batch_size, "None or a positive integer", lambda value: value > 0)
-    if verbose not in ("auto", 0, 1):
-        raise ValueError(f'`verbose` must be "auto", 0 or 1. Received: verbose={verbose!r}')
-    if steps is None and hasattr(data, "cardinality") and int(data.cardinality()) == -1:
-        raise ValueError(f"`steps` must say how many batches to read of data without end. Received: steps=None, data={data!r}")
-    try:
-        adapter = data_adapters.get_data_adapter(data, batch_size=batch_size)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"`data` must be something that `fit` takes. {str(error)[:200]} Received: data of type {type(data).__name__}") from error
-    limit = steps if steps is not None else adapter.num_batches
-    bar = keras.utils.Progbar(limit, verbose=1 if verbose == "auto" else verbose)
-    read = 0
-    adapter.on_epoch_begin()
-    for batch in itertools.islice(adapter.get_numpy_iterator(), limit):
-        inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        _check_fits(model, inputs)
-        yield inputs
-        read += 1
-        bar.update(read)
-    adapter.on_epoch_end()
-    if read == 0 or (steps is not None and read < steps):
-        raise ValueError(f"`data` must hold at least one batch, and as many as `steps` says. Received: steps={steps}, data of {read} batches")
-    if limit is None:
-        bar.update(read, finalize=True)
-
-
-def _check_fits(model, inputs) -> None:
-    wanted = getattr(model, "inputs", None)
-    if not wanted:
-        return
-    named = isinstance(inputs, dict) and all(tensor.name in inputs for tensor in wanted)
-    given = [inputs[tensor.name] for tensor in wanted] if named else keras.tree.flatten(inputs)
-    if len(given) == len(wanted) and all(_fits(tensor.shape, array) for tensor, array in zip(wanted, given, strict=True)):
-        return
-    expected = ", ".join(f"{tensor.name}: {tuple(tensor.shape)}" for tensor in wanted)
-    shapes = [None if array is None else tuple(array.shape) for array in given]
-    raise ValueError(f"Each batch of `data` must fit the inputs of model {model.name!r}, {expected}. Received: inputs of shapes {shapes}")
-
-
-def _fits(wanted: tuple, array) -> bool:
-    if array is None:
-        return True  # An optional input left out.
-    shape = tuple(array.shape)
-    if len(shape) != len(wanted):
-        # Keras adds or drops a last axis of size 1.
-        longer, shorter = (shape, wanted) if len(shape) > len(wanted) else (wanted, shape)
-        return len(longer) == len(shorter) + 1 and longer[-1] == 1
-    return all(size is None or size == given for size, given in zip(wanted, shape, strict=True))

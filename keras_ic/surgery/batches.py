@@ -1,0 +1,65 @@
+"""The batches of whatever `fit` takes, checked against the inputs of a model."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras.src.trainers import data_adapters  # No public way leads to the batches that `fit` would see.
+
+from keras_ic.validation import checked_int
+
+
+def inputs_of(model: keras.Model, data: Any, steps: int | None, batch_size: int | None, verbose: int | str) -> Iterator[Any]:
+    """The inputs of each batch, checked, with a progress bar."""
+    if steps is not None:
+        steps = checked_int("steps", steps, "None or a positive integer", lambda value: value > 0)
+    if batch_size is not None:
+        batch_size = checked_int("batch_size", batch_size, "None or a positive integer", lambda value: value > 0)
+    if verbose not in ("auto", 0, 1):
+        raise ValueError(f'`verbose` must be "auto", 0 or 1. Received: verbose={verbose!r}')
+    if steps is None and hasattr(data, "cardinality") and int(data.cardinality()) == -1:
+        raise ValueError(f"`steps` must say how many batches to read of data without end. Received: steps=None, data={data!r}")
+    try:
+        adapter = data_adapters.get_data_adapter(data, batch_size=batch_size)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"`data` must be something that `fit` takes. {str(error)[:200]} Received: data of type {type(data).__name__}") from error
+    limit = steps if steps is not None else adapter.num_batches
+    bar = keras.utils.Progbar(limit, verbose=1 if verbose == "auto" else verbose)
+    read = 0
+    adapter.on_epoch_begin()
+    for batch in itertools.islice(adapter.get_numpy_iterator(), limit):
+        inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        _check_fits(model, inputs)
+        yield inputs
+        read += 1
+        bar.update(read)
+    adapter.on_epoch_end()
+    if read == 0 or (steps is not None and read < steps):
+        raise ValueError(f"`data` must hold at least one batch, and as many as `steps` says. Received: steps={steps}, data of {read} batches")
+    if limit is None:
+        bar.update(read, finalize=True)
+
+
+def _check_fits(model, inputs) -> None:
+    wanted = getattr(model, "inputs", None)
+    if not wanted:
+        return
+    named = isinstance(inputs, dict) and all(tensor.name in inputs for tensor in wanted)
+    given = [inputs[tensor.name] for tensor in wanted] if named else keras.tree.flatten(inputs)
+    if len(given) == len(wanted) and all(_fits(tensor.shape, array) for tensor, array in zip(wanted, given, strict=True)):
+        return
+    expected = ", ".join(f"{tensor.name}: {tuple(tensor.shape)}" for tensor in wanted)
+    shapes = [None if array is None else tuple(array.shape) for array in given]
+    raise ValueError(f"Each batch of `data` must fit the inputs of model {model.name!r}, {expected}. Received: inputs of shapes {shapes}")
+
+
+def _fits(wanted: tuple, array) -> bool:
+    if array is None:
+        return True  # An optional input left out.
+    shape = tuple(array.shape)
+    if len(shape) != len(wanted):
+        # Keras adds or drops a last axis of size 1.
+        longer, shorter = (shape, wanted) if len(shape) > len(wanted) else (wanted, shape)
+        return len(longer) == len(shorter) + 1 and longer[-1] == 1
+    return all(size is None or size == given for size, given in zip(wanted, shape, strict=True))
