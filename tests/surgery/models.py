@@ -24,6 +24,33 @@ def randomize(model, seed=0):
     return model
 
 
+def settle(model, x, seed=0):
+    """Every BatchNormalization far from its default, but with statistics in the range of its inputs and larger variances.
+
+    With any others a deep network of random weights is chaotic: its float32 outputs change by a percent where its inputs change by a rounding error.
+    """
+    random = np.random.default_rng(seed)
+    settings = []
+    for layer in sublayers(model):
+        if isinstance(layer, layers.BatchNormalization):
+            settings.append((layer, "momentum", layer.momentum))
+            layer.momentum = 0.0
+            if layer.scale:
+                layer.gamma.assign(random.uniform(0.1, 0.6, layer.gamma.shape))
+            if layer.center:
+                layer.beta.assign(random.normal(0.0, 0.3, layer.beta.shape))
+        elif isinstance(layer, layers.Dropout):
+            settings.append((layer, "rate", layer.rate))
+            layer.rate = 0.0
+    model(x, training=True)
+    for layer, name, value in settings:
+        setattr(layer, name, value)
+        if name == "momentum":
+            variance = layer.moving_variance.numpy()
+            layer.moving_variance.assign(np.maximum(variance, variance.mean() / 5) * random.uniform(2, 5, variance.shape))
+    return model
+
+
 def batch_normalizations(model):
     return [layer for layer in sublayers(model) if isinstance(layer, layers.BatchNormalization)]
 
