@@ -1,5 +1,7 @@
 """Compiles a new model as a given one is, with an optimizer, metrics and losses of its own."""
 
+import warnings
+
 import keras
 
 from keras_ic.surgery.graph import compile_arguments
@@ -10,11 +12,19 @@ def compile_like(old: keras.Model, new: keras.Model) -> None:
     arguments = compile_arguments(old)
     if arguments is None:
         return
-    # The optimizer as it is now: its learning rate may have been changed since.
+    if type(new).compile is not keras.Model.compile:
+        warnings.warn(
+            f"The rewritten model is not compiled, as its class has a `compile` of its own; call it. Received: model {old.name!r} of type "
+            f"{type(old).__name__}",
+            stacklevel=4,
+        )
+        return
+    # The optimizer as it is now: its learning rate may have been changed since, and mixed precision has wrapped it.
     arguments["optimizer"] = old.optimizer
-    new.compile(**keras.tree.map_structure(_anew, arguments))
+    new.compile(**keras.tree.map_structure(_anew, arguments), auto_scale_loss=False)
     # As Keras does after loading, so that the model can be saved before it is trained.
-    new.optimizer.build(new.trainable_variables)
+    if new.optimizer is not None:
+        new.optimizer.build(new.trainable_variables)
 
 
 def _anew(value):

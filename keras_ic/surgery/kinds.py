@@ -105,8 +105,10 @@ def keeps_shifts(call: Call) -> bool:
 
 
 def is_batch_normalization(operation) -> bool:
-    """Whether it is a BatchNormalization, be it inside `TimeDistributed`."""
-    return isinstance(unwrap(operation), layers.BatchNormalization)
+    """Whether it is a BatchNormalization, be it inside `TimeDistributed`. What other wrappers make of one is not known."""
+    while isinstance(operation, layers.TimeDistributed):
+        operation = operation.layer
+    return isinstance(operation, layers.BatchNormalization)
 
 
 def is_ic(operation) -> bool:

@@ -16,7 +16,7 @@ def replaced_calls(calls: dict[object, Callable]) -> Iterator[None]:
             vars(layer)["call"] = call
         yield
     finally:
-        for layer, call in own.items():
+        for layer, before in own.items():
             vars(layer).pop("call", None)
-            if call is not None:
-                vars(layer)["call"] = call
+            if before is not None:
+                vars(layer)["call"] = before

@@ -81,6 +81,25 @@ def test_unregistered_losses_survive_compilation():
     assert set(result) == {"loss", "mine", "error"}
 
 
+def test_mixed_precision_and_a_compile_of_its_own():
+    keras.config.set_dtype_policy("mixed_float16")
+    model = models.small_convolutional()
+    model.compile("sgd", "mse", jit_compile=False)
+    new = keras_ic.rewrite(model)
+    assert isinstance(new.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert isinstance(new.optimizer.inner_optimizer, keras.optimizers.SGD) and new.dtype_policy.name == "mixed_float16"
+
+    class Own(keras.Model):
+        def compile(self, *args, more=None, **kwargs):
+            super().compile(*args, **kwargs)
+
+    inputs = keras.Input((4,))
+    own = Own(inputs, layers.Dense(2)(layers.Dense(4)(inputs)))
+    own.compile("sgd", "mse", more=1)
+    with pytest.warns(UserWarning, match=r"not compiled.*Received.*type Own"):
+        assert not keras_ic.rewrite(own).compiled
+
+
 def test_shared_layers_and_shared_nested_models_stay_shared():
     inner = keras.Sequential(
         [keras.Input((6,)), layers.Dense(6, use_bias=False, name="d1"), layers.BatchNormalization(), layers.ReLU()], name="inner"
