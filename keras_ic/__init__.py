@@ -1,8 +1,22 @@
 """The Independent-Component layer for Keras 3: BatchNorm and a little dropout in front of each weight layer (Chen et al., 2019)."""
 
 from keras_ic import applications, data, files
+from keras_ic.independence import IndependenceMonitor, measure
 from keras_ic.layer import IC, IndependentComponent
 from keras_ic.surgery import calibrate, plan, recalibrate, rewrite
 from keras_ic.version import __version__
 
-__all__ = ["IC", "IndependentComponent", "__version__", "applications", "calibrate", "data", "files", "plan", "recalibrate", "rewrite"]
+__all__ = [
+    "IC",
+    "IndependenceMonitor",
+    "IndependentComponent",
+    "__version__",
+    "applications",
+    "calibrate",
+    "data",
+    "files",
+    "measure",
+    "plan",
+    "recalibrate",
+    "rewrite",
+]

@@ -1,0 +1,128 @@
+"""A callback that measures while a model trains."""
+
+import importlib
+import json
+import pathlib
+from typing import Any
+
+import keras
+
+from keras_ic.independence.measuring import Meter
+from keras_ic.validation import checked_int
+
+SCALARS = ("correlation", "correlation_distance", "covariance_distance", "effective_rank", "mutual_information", "normalized_mutual_information")
+
+
+class IndependenceMonitor(keras.callbacks.Callback):
+    """Measures at the end of epochs how independent the inputs of each weight layer are; see `keras_ic.measure`.
+
+    It changes nothing in the training: the same weights come out with it and without it.
+
+    Args:
+        data: What `measure` takes; it must give its batches anew each time, so no generator.
+        every: Positive integer, after how many epochs to measure. Defaults to `1`.
+        log_dir: Path of a folder, to which the values are written as TensorBoard's scalars, `independence/mode/measure/layer` and
+            `independence/variance_ratio/layer` (needs TensorFlow). Defaults to `None`: none are written.
+        record: Path of a file, to which one JSON line a measurement is appended: `epoch`, counted from 1, and what `Report.to_dict` gives. Defaults
+            to `None`: none is written.
+        steps: Positive integer, how many batches to read. Defaults to `None`: all.
+        batch_size: Positive integer, for arrays. Defaults to `None`: 32.
+        **options: `channels`, `rows`, `pairs` and `seed` of `measure`.
+
+    Attributes:
+        reports: The reports by epoch, counted from 1.
+
+    Raises:
+        ValueError: For an argument that the above excludes; at the beginning of the training for a model that cannot be measured.
+        ImportError: With `log_dir`, if TensorFlow is not installed.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_ic
+    import numpy as np
+
+    x, y = np.random.default_rng(0).normal(size=(64, 4)), np.zeros(64)
+    model = keras.Sequential([keras.Input((4,)), keras_ic.IC(0.1), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    monitor = keras_ic.IndependenceMonitor(x, record="independence.jsonl")
+    model.fit(x, y, epochs=2, callbacks=[monitor], verbose=0)
+    assert list(monitor.reports) == [1, 2]
+    ```
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        every: int = 1,
+        log_dir: Any = None,
+        record: Any = None,
+        *,
+        steps: int | None = None,
+        batch_size: int | None = None,
+        **options: int,
+    ) -> None:
+        super().__init__()
+        unknown = sorted(set(options) - {"channels", "rows", "pairs", "seed"})
+        if unknown:
+            raise ValueError(f"The options of the measuring are channels, rows, pairs and seed. Received: {', '.join(unknown)}")
+        self.data = data
+        self.every = checked_int("every", every, "a positive integer", lambda value: value > 0)
+        self.log_dir = log_dir
+        self.record = None if record is None else pathlib.Path(record)
+        if self.record is not None and not self.record.parent.is_dir():
+            raise ValueError(f"There is no such folder for the record; make it first. Received: record={str(record)!r}")
+        if log_dir is not None:
+            _tensorflow()
+        self.steps = steps
+        self.batch_size = batch_size
+        self.options = options
+        self.reports: dict[int, Any] = {}
+        self._meter: Any = None
+        self._writer: Any = None
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Looks the model over."""
+        self._meter = Meter(self.model, **self.options)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Measures, if it is the turn of this epoch."""
+        if (epoch + 1) % self.every:
+            return
+        assert self.model is not None  # On JAX, asking for the model brings its weights up to date.
+        report = self._meter.measure(self.data, self.steps, batch_size=self.batch_size, verbose=0)
+        self.reports[epoch + 1] = report
+        if self.record is not None:
+            with open(self.record, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"epoch": epoch + 1, **report.to_dict()}) + "\n")
+        if self.log_dir is not None:
+            self._write_scalars(epoch, report)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Closes the files."""
+        self._meter = None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _write_scalars(self, epoch, report):
+        tf = _tensorflow()
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(str(self.log_dir))
+        values = {f"{row['mode']}/{name}/{row['layer']}": row[name] for row in report.to_dict()["rows"] for name in SCALARS}
+        values.update({f"variance_ratio/{shift['layer']}": shift["ratio"] for shift in report.to_dict()["shifts"]})
+        with self._writer.as_default():
+            for name, value in values.items():
+                if value is not None:
+                    # As TensorBoard's own callback of Keras counts epochs.
+                    tf.summary.scalar(f"independence/{name}", value, step=epoch)
+        self._writer.flush()
+
+
+def _tensorflow() -> Any:
+    try:
+        return importlib.import_module("tensorflow")
+    except ImportError as error:
+        command = 'pip install "keras-ic[tensorflow]"'
+        raise ImportError(f"TensorFlow is needed for `log_dir` and cannot be imported ({error}): run `{command}`.") from error

@@ -1,0 +1,194 @@
+"""What was measured: rows, a table, a figure."""
+
+import dataclasses
+import math
+from typing import Any
+
+from keras_ic.surgery import table
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """The input of one weight layer in one mode. A value that does not exist, as the correlation of a single channel, is nan.
+
+    Attributes:
+        layer: The path of the layer, `outer/inner/name` inside nested models.
+        type: The name of its class.
+        mode: `"training"` or `"inference"`.
+        channels: How many channels the layer reads.
+        sampled: How many of these were looked at.
+        rows: How many positions were looked at, over all of the data.
+        correlation: The mean absolute correlation of pairs of channels.
+        correlation_distance: The distance of the correlation matrix from the identity: the root mean square of the correlations.
+        covariance_distance: The distance of the covariance matrix from the identity, divided by that of 0.
+        effective_rank: From 1 to `sampled`: how many directions the variance is spread over.
+        mutual_information: The mean mutual information of pairs of channels, in nats.
+        normalized_mutual_information: The same as a share of the entropies of the channels.
+        constant: How many of the sampled channels have no variance.
+        pairs: How many pairs of channels are behind the mutual information.
+        bins: How many bins a channel was put into for it.
+    """
+
+    layer: str
+    type: str
+    mode: str
+    channels: int
+    sampled: int
+    rows: int
+    correlation: float
+    correlation_distance: float
+    covariance_distance: float
+    effective_rank: float
+    mutual_information: float
+    normalized_mutual_information: float
+    constant: int
+    pairs: int
+    bins: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Shift:
+    """The variance shift of one IC or BatchNormalization layer: the variance that it meets at inference over the one that it holds.
+
+    Of each channel, the ratio is `(variance of the inputs at inference + epsilon) / (moving variance + epsilon)`, of what the layer would divide by
+    and what it does divide by. It is 1 where nothing shifted.
+
+    Attributes:
+        layer: The path of the layer.
+        type: The name of its class.
+        channels: How many channels it has.
+        ratio: The geometric mean of the ratio over the channels.
+        lowest: The lowest ratio of a channel.
+        highest: The highest ratio of a channel.
+        shift: The mean over the channels of the ratio or its inverse, whichever is larger, as in Li et al. (2019).
+    """
+
+    layer: str
+    type: str
+    channels: int
+    ratio: float
+    lowest: float
+    highest: float
+    shift: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `measure` found; `str` gives it as tables.
+
+    Attributes:
+        model: The name of the model.
+        rows: An `Input` for each weight layer and mode, in the order in which the layers run.
+        shifts: A `Shift` for each IC and BatchNormalization layer.
+        skipped: `(layer, reason)` for each weight layer that was not measured.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_ic
+    import numpy as np
+
+    model = keras.Sequential([keras.Input((4,)), keras_ic.IC(0.1), keras.layers.Dense(2, name="dense")])
+    report = keras_ic.measure(model, np.random.default_rng(0).normal(size=(500, 4)), verbose=0)
+    assert [(row.layer, row.mode) for row in report.rows] == [("dense", "training"), ("dense", "inference")]
+    assert report.to_dict()["shifts"][0]["ratio"] > 0
+    ```
+    """
+
+    model: str
+    rows: tuple[Input, ...]
+    shifts: tuple[Shift, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values; what is not a finite number is None."""
+        return {
+            "model": self.model,
+            "rows": [_as_json(row) for row in self.rows],
+            "shifts": [_as_json(shift) for shift in self.shifts],
+            "skipped": [{"layer": layer, "reason": reason} for layer, reason in self.skipped],
+        }
+
+    def __str__(self) -> str:
+        header = ("Layer", "Type", "Mode", "Channels", "|Corr.|", "MI, nats", "MI, norm.", "R - I", "C - I", "Eff. rank")
+        lines = [
+            (
+                row.layer,
+                row.type,
+                row.mode,
+                str(row.channels) if row.sampled == row.channels else f"{row.sampled} of {row.channels}",
+                *(
+                    _number(value)
+                    for value in (
+                        row.correlation,
+                        row.mutual_information,
+                        row.normalized_mutual_information,
+                        row.correlation_distance,
+                        row.covariance_distance,
+                    )
+                ),
+                f"{row.effective_rank:.1f}" if math.isfinite(row.effective_rank) else "-",
+            )
+            for row in self.rows
+        ]
+        parts = [f"{self.model}: the inputs of its weight layers", table.text(header, lines)]
+        if self.shifts:
+            shifts = [(s.layer, s.type, str(s.channels), *map(_number, (s.ratio, s.lowest, s.highest, s.shift))) for s in self.shifts]
+            parts += ["", "Variance at inference over moving variance"]
+            parts += [table.text(("Layer", "Type", "Channels", "Mean", "Lowest", "Highest", "Shift"), shifts)]
+        if self.skipped:
+            parts += ["", "Not measured", table.text(("Layer", "Reason"), self.skipped)]
+        return "\n".join(parts)
+
+    def plot(self, path: Any) -> None:
+        """Draws the measures from layer to layer, one panel each, and saves the figure.
+
+        Args:
+            path: Path of the file; its ending chooses the format, as `.png` or `.svg`.
+
+        Raises:
+            ImportError: If Matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise ImportError(f'Matplotlib is needed for this and cannot be imported ({error}): run `pip install "keras-ic[plot]"`.') from error
+        panels = {
+            "correlation": "mean |correlation|",
+            "mutual_information": "mutual information, nats",
+            "correlation_distance": "correlations' distance from I",
+            "covariance_distance": "covariance's distance from I",
+            "effective_rank": "effective rank / channels looked at",
+        }
+        figure = Figure(figsize=(12, 9), layout="constrained")
+        axes = figure.subplots(3, 2).ravel()
+        for panel, (name, title) in zip(axes, panels.items(), strict=False):
+            for mode, colour, marker in (("training", "#d1495b", "o"), ("inference", "#00798c", "s")):
+                rows = [row for row in self.rows if row.mode == mode]
+                values = [getattr(row, name) / (row.sampled if name == "effective_rank" else 1) for row in rows]
+                panel.plot([row.layer for row in rows], values, color=colour, marker=marker, markersize=4, label=mode)
+            panel.set_title(title, fontsize=11)
+        axes[0].legend(frameon=False)
+        if self.shifts:
+            names, ratios = [s.layer for s in self.shifts], [s.ratio for s in self.shifts]
+            spread = [[s.ratio - s.lowest for s in self.shifts], [s.highest - s.ratio for s in self.shifts]]
+            axes[-1].errorbar(names, ratios, spread, color="#00798c", marker="s", markersize=4, linewidth=1)
+            axes[-1].axhline(1, color="#6c757d", linewidth=0.8)
+            axes[-1].set_yscale("log")
+            axes[-1].set_title("variance at inference / moving variance: mean and range", fontsize=11)
+        else:
+            axes[-1].set_axis_off()
+        for panel in axes:
+            panel.tick_params(axis="x", labelrotation=90, labelsize=7)
+            panel.spines[["top", "right"]].set_visible(False)
+        figure.suptitle(f"{self.model}: the inputs of its weight layers")
+        figure.savefig(path, dpi=120)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "-"
+
+
+def _as_json(row) -> dict[str, Any]:
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in dataclasses.asdict(row).items()}
