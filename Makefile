@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 TENSORFLOW ?= tensorflow
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m coverage run --branch --parallel-mode --source keras_ic -m pytest
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov keras_ic --cov-branch --cov-report=
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -36,14 +36,14 @@ lint: $(VENV)/test
 # All of the tests on TensorFlow, then the backend-agnostic part on JAX, and what is about float64 on JAX once more with float64.
 test: lint package
 	rm -f .coverage .coverage.*
-	KERAS_BACKEND=tensorflow $(PYTEST)
-	KERAS_BACKEND=jax $(PYTEST)
-	KERAS_BACKEND=jax JAX_ENABLE_X64=1 $(PYTEST) -k float64 tests/kernels tests/layer
+	KERAS_BACKEND=tensorflow COVERAGE_FILE=.coverage.tensorflow $(PYTEST)
+	KERAS_BACKEND=jax COVERAGE_FILE=.coverage.jax $(PYTEST)
+	KERAS_BACKEND=jax COVERAGE_FILE=.coverage.jax64 JAX_ENABLE_X64=1 $(PYTEST) -k float64 tests/kernels tests/layer
 	$(BIN)/python -m coverage combine --quiet --keep
 	$(BIN)/python -m coverage report --fail-under=95 --omit='*/kernels/torch.py'
 
 test-torch: $(VENV)/torch
-	KERAS_BACKEND=torch $(PYTEST)
+	KERAS_BACKEND=torch COVERAGE_FILE=.coverage.torch $(PYTEST)
 	$(BIN)/python -m coverage combine --quiet --keep
 	$(BIN)/python -m coverage report --include='*/kernels/torch.py' --fail-under=95
 
