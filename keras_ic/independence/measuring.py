@@ -1,5 +1,9 @@
 """Runs a model over data in both modes and measures what its weight layers read."""
 
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import keras
@@ -111,16 +115,22 @@ class Meter:
 
     def measure(self, data: Any, steps: int | None = None, *, batch_size: int | None = None, verbose: int | str = 0) -> Report:
         """One pass over the data."""
-        random = np.random.default_rng(self.seed)
+        with _random_states_kept():
+            return self._measured(data, steps, batch_size, verbose)
+
+    def _measured(self, data, steps, batch_size, verbose) -> Report:
+        generator = np.random.default_rng(self.seed)
         streams: dict[tuple[str, int], Stream] = {}
         moments: dict[int, tuple] = {}
         for inputs in inputs_of(self.model, data, steps, batch_size, verbose):
-            batch = {"inputs": inputs, "draws": random.random(self.rows + 1, dtype="float32")}
+            batch = {"inputs": inputs, "draws": generator.random(self.rows + 1, dtype="float32")}
             for mode, recorder in self.recorders.items():
                 records = recorder.predict_on_batch(batch)
                 for key, values in records["weight_layers"].items():
-                    stream = streams.setdefault((mode, int(key)), Stream(self.rows, [self.seed, int(key)], align=mode == "training"))
-                    stream.add(values[values[:, -1] > 0, :-1])
+                    which = mode, int(key)
+                    if which not in streams:
+                        streams[which] = Stream(self.rows, [self.seed, int(key)], align=mode == "training")
+                    streams[which].add(values[values[:, -1] > 0, :-1])
                 for key, entries in records["normalizations"].items():
                     for mean, variance, count in np.asarray(entries, "float64"):
                         moments[int(key)] = pool(moments.get(int(key), (0.0, 0.0, 0.0)), (mean, variance, count))
@@ -162,6 +172,19 @@ class Meter:
             rows=stream.count,
             **stream.measured(self.pairs),
         )
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """Puts back the global generators: the data may draw from them, and so does a Dropout without a seed on torch."""
+    state, of_numpy = random.getstate(), np.random.get_state()
+    torch = sys.modules.get("torch")
+    with torch.random.fork_rng(range(torch.cuda.device_count())) if torch is not None else nullcontext():
+        try:
+            yield
+        finally:
+            random.setstate(state)
+            np.random.set_state(of_numpy)
 
 
 def _shift(path, layer, variance) -> Shift:

@@ -112,11 +112,14 @@ class IndependenceMonitor(keras.callbacks.Callback):
             self._writer = tf.summary.create_file_writer(str(self.log_dir))
         values = {f"{row['mode']}/{name}/{row['layer']}": row[name] for row in report.to_dict()["rows"] for name in SCALARS}
         values.update({f"variance_ratio/{shift['layer']}": shift["ratio"] for shift in report.to_dict()["shifts"]})
+        # What `tf.summary.scalar` writes, which needs the package of TensorBoard for it.
+        metadata = tf.compat.v1.SummaryMetadata
+        scalar = metadata(plugin_data=metadata.PluginData(plugin_name="scalars"), data_class="DATA_CLASS_SCALAR")
         with self._writer.as_default():
             for name, value in values.items():
                 if value is not None:
-                    # As TensorBoard's own callback of Keras counts epochs.
-                    tf.summary.scalar(f"independence/{name}", value, step=epoch)
+                    # Epochs from 0, as Keras's own TensorBoard callback counts them.
+                    tf.summary.write(f"independence/{name}", tf.constant(value, tf.float32), step=epoch, metadata=scalar)
         self._writer.flush()
 
 
