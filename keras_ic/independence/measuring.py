@@ -46,7 +46,7 @@ def measure(
     It streams. Of each weight layer's input, a random choice of `channels` channels is looked at, and of each batch at most `rows` positions, one
     out of each of as many runs of equal length. Correlations are those of all positions looked at. Mutual information is taken from a reservoir of
     `rows` of these, and averaged over a random choice of `pairs` pairs. So the memory kept for a weight layer is at most
-    `2 * (8 * channels**2 + 4 * rows * channels)` bytes and a little, 2.1 MiB with the defaults, and at most half of that again for the batch at work,
+    `2 * (8 * channels**2 + 4 * rows * channels)` bytes and a little, 2.1 MiB with the defaults, and as much again for the batch at work,
     whatever the size of the images and of the data; a ResNet-50 has 54 weight layers. What the model itself needs for a batch comes on top.
 
     Args:
