@@ -63,6 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     plan = _model_verb(verbs, "plan", _plan, "show what `rewrite` would do to a model", "also write the plan as JSON")
     rewrite = _model_verb(verbs, "rewrite", _rewrite, "rewrite a model into its IC form", "where to write it; defaults to MODEL_ic.keras")
     _model_verb(verbs, "inspect", _inspect, "list weight layers, IC layers and BatchNormalization layers of a model", "also write the list as JSON")
+    measure = _model_verb(verbs, "measure", _measure, "tell how independent the inputs of each weight layer are", "also write the numbers as JSON")
+    measure.add_argument("--data", required=True, metavar="digits|FILE.npz", help="the images to run: the test digits, or the array `x` of a file")
+    measure.add_argument("--steps", type=int, help="how many batches to read (default: all)")
+    measure.add_argument("--batch", type=int, default=32, help="the size of a batch (default: %(default)s)")
+    measure.add_argument("--seed", type=int, default=0, help="chooses channels, positions and pairs (default: %(default)s)")
+    measure.add_argument("--plot", metavar="FILE", help="also draw a figure")
     for verb in (plan, rewrite):
         verb.add_argument("--rate", type=float, default=0.05, help="probability to drop a value, from 0 to below 1 (default: %(default)s)")
         verb.add_argument(
@@ -116,6 +122,41 @@ def _inspect(arguments) -> None:
     model = _loaded(arguments.model)
     _write_json(arguments.output, [dataclasses.asdict(row) for row in report.inspect(model)])
     print(report.text(model))
+
+
+def _measure(arguments) -> None:
+    from keras_ic import independence
+
+    model, inputs = _loaded(arguments.model), _inputs(arguments.data)
+    report = independence.measure(model, inputs, arguments.steps, batch_size=arguments.batch, seed=arguments.seed, verbose=0)
+    _write_json(arguments.output, report.to_dict())
+    if arguments.plot is not None:
+        try:
+            report.plot(arguments.plot)
+        except ImportError as error:
+            raise ValueError(f"{error} Received: --plot {arguments.plot}") from error
+    print(report)
+
+
+def _inputs(name: str):
+    import numpy as np
+
+    from keras_ic import data
+
+    if name == "digits":
+        try:
+            return data.digits()[1][0]
+        except ImportError as error:
+            raise ValueError(f"{error} Received: --data digits") from error
+    if not name.endswith(".npz"):
+        raise ValueError(f"`--data` must be digits or a file that ends in `.npz`. Received: {name!r}")
+    try:
+        with open(name, "rb") as file, np.load(file) as archive:
+            return archive["x"]
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # What is no archive, or is a damaged one, makes NumPy and zipfile raise nearly anything.
+        raise ValueError(f"The file must be a sound `.npz` archive with an array named x. Received: {name!r}") from error
 
 
 def _loaded(path):

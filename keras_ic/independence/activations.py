@@ -9,8 +9,8 @@ from keras import layers, ops
 from keras.src.backend.common.masking import get_keras_mask  # A weight layer is not handed the mask of what it reads.
 
 from keras_ic import kernels
-from keras_ic.surgery.graph import sublayers
-from keras_ic.surgery.kinds import WEIGHT_LAYERS, channels_first, is_batch_normalization, is_ic, time_axes, unwrap
+from keras_ic.surgery.graph import is_readable, read, sublayers
+from keras_ic.surgery.kinds import WEIGHT_LAYERS, ZERO_PADDING, channels_first, is_batch_normalization, is_ic, time_axes, unwrap
 from keras_ic.surgery.watching import replaced_calls
 
 
@@ -53,19 +53,42 @@ def input_axes(layer, rank: int) -> list[int]:
     return [place for place, letter in places if letter in kernel and letter not in output] or [rank - 1]
 
 
+def paddings(model: keras.Model) -> dict[int, list[tuple]]:
+    """The borders `(before, after)` of each spatial axis that a `ZeroPadding` layer put around what a weight layer reads, by the `id` of the latter.
+
+    Only where each call of the weight layer stands behind the same one, in a Sequential or Functional model. Padding that is not a layer of its
+    own, as `padding="same"`, is no part of an input.
+    """
+    if not is_readable(model):
+        return {}
+    found: dict[int, set] = {}
+    for graph, call, _ in read(model).walk():
+        if isinstance(unwrap(call.operation), WEIGHT_LAYERS):
+            above = graph.producer(call.inputs[0])
+            found.setdefault(id(call.operation), set()).add(above.operation if above and isinstance(above.operation, ZERO_PADDING) else None)
+    borders = {}
+    for key, layers_above in found.items():
+        (padding, *others) = layers_above
+        if padding is not None and not others:
+            borders[key] = [padding.padding] if isinstance(padding, layers.ZeroPadding1D) else list(padding.padding)
+    return borders
+
+
 class Sample:
     """What to record of which layers.
 
     Args:
         weight_layers: The layers of which rows of the inputs are sampled.
         normalizations: The layers of which the moments of the inputs are taken.
+        paddings: What `paddings` gives for the model.
         channels: How many channels of each weight layer's input to look at, at most; which ones follows from `seed`.
         rows: How many rows of each weight layer's input to look at in a batch, at most.
         seed: An integer.
     """
 
-    def __init__(self, weight_layers: list, normalizations: list, channels: int, rows: int, seed: int):
+    def __init__(self, weight_layers: list, normalizations: list, paddings: dict, channels: int, rows: int, seed: int):
         self.weight_layers = weight_layers
+        self.paddings = paddings
         self.normalizations = normalizations
         self.channels = channels
         self.rows = rows
@@ -81,7 +104,11 @@ class Sample:
 
     def rows_of(self, index: int, draws: Any, inputs: Any, mask: Any) -> Any:
         """`(rows, channels + 1)`: sampled values of one call, and 1 where they count, 0 where a mask excludes them."""
-        axes = input_axes(self.weight_layers[index], len(inputs.shape))
+        layer = self.weight_layers[index]
+        axes = input_axes(layer, len(inputs.shape))
+        if id(layer) in self.paddings:
+            # The zeros of padding are the same in all channels, which would pass for information that they share.
+            inputs = self._without_border(inputs, axes, self.paddings[id(layer)])
         others = [axis for axis in range(len(inputs.shape)) if axis not in axes]
         self.widths[index] = width = int(np.prod([inputs.shape[axis] for axis in axes]))
         order = others + axes
@@ -95,6 +122,14 @@ class Sample:
             mask = ops.broadcast_to(mask, [ops.shape(inputs)[axis] for axis in others])
             counts = ops.take(ops.reshape(mask, (-1, 1)), chosen, axis=0)
         return ops.concatenate([ops.cast(values, "float32"), counts], axis=1)
+
+    @staticmethod
+    def _without_border(inputs, axes, borders):
+        cut = [slice(None)] * len(inputs.shape)
+        spatial = [axis for axis in range(1, len(inputs.shape)) if axis not in axes]
+        for axis, (before, after) in zip(spatial, borders, strict=True):
+            cut[axis] = slice(before, -after if after else None)
+        return inputs[tuple(cut)]
 
     def _positions(self, total, draws):
         """All of `total` positions where they are not too many, else one out of each of `self.rows` runs of equal length."""

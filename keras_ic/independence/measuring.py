@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_ic.independence import estimators
-from keras_ic.independence.activations import Recorder, Sample, paths, watched_layers
+from keras_ic.independence.activations import Recorder, Sample, paddings, paths, watched_layers
 from keras_ic.independence.report import Input, Report, Shift
 from keras_ic.independence.streams import Stream
 from keras_ic.surgery.absorb import as_array
@@ -39,7 +39,8 @@ def measure(
 
     What counts as a weight layer is what counts for `rewrite`: dense, convolutional, depthwise, separable, transposed and einsum layers, be they in
     nested models, inside other layers, or wrapped. Of a layer that is called several times, the inputs of all calls are taken together. In training
-    mode, normalizations use the statistics of the batch, and dropout drops; the rows are what the weight layer then reads, zeros of dropout included.
+    mode, normalizations use the statistics of the batch, and dropout drops; the rows are what the weight layer then reads, zeros of dropout
+    included, but not those of a `ZeroPadding` layer directly before it.
 
     The model is left as it was: weights, moving statistics, random states, and the global random state.
 
@@ -110,7 +111,7 @@ class Meter:
                 f"The model has {state} weight layers (dense, convolutional) whose inputs could be measured. Build it, as by a first call, if it is "
                 f"not built. Received: model {model.name!r}"
             )
-        self.sample = Sample(weight_layers, normalizations, self.channels, self.rows, self.seed)
+        self.sample = Sample(weight_layers, normalizations, paddings(model), self.channels, self.rows, self.seed)
         self.recorders = {mode: Recorder(model, self.sample, mode == "training") for mode in MODES}
 
     def measure(self, data: Any, steps: int | None = None, *, batch_size: int | None = None, verbose: int | str = 0) -> Report:

@@ -239,6 +239,19 @@ def test_masked_positions_do_not_count():
     np.testing.assert_allclose(report.shifts[0].highest, x[:, :2].var((0, 1)).max(), rtol=1e-2)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_zeros_of_padding_are_no_values(shared):
+    conv = layers.Conv2D(4, 3, name="conv")
+    inputs = keras.Input((8, 8, 3))
+    outputs = conv(layers.ZeroPadding2D(((2, 1), (0, 3)))(inputs))
+    model = keras.Model(inputs, [outputs, conv(inputs)] if shared else outputs)
+    row = rows_of(keras_ic.measure(model, images(16), batch_size=16, rows=5000, verbose=0))["conv", "inference"]
+    # Where the layer reads unpadded values too, nothing is cut.
+    assert row.rows == 16 * (8 * 8 + 11 * 11 if shared else 8 * 8)
+    if not shared:
+        np.testing.assert_allclose(row.correlation, correlation_of(images(16)), rtol=1e-4)
+
+
 def test_mixed_precision_and_sizes_that_are_not_known():
     model = keras.Sequential(
         [
