@@ -50,7 +50,7 @@ def calibrate(model: keras.Model, data: Any, steps: int | None = None, *, batch_
     ic_model = keras_ic.rewrite(model, weights="preserve")
     x = np.random.default_rng(0).normal(size=(100, 4)).astype("float32")
     keras_ic.calibrate(ic_model, x, verbose=0)
-    assert np.allclose(ic_model(x), model(x), atol=1e-5)
+    assert np.allclose(ic_model.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
     ```
 
     References:
