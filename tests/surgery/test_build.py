@@ -132,6 +132,8 @@ def test_op_nodes_keyword_arguments_lambdas_and_optional_inputs():
     model = models.randomize(keras.Model({"a": a, "b": b}, layers.Dense(3)(x)))
     new = keras_ic.rewrite(model, weights="preserve")
     models.assert_same_function(model, new)
+    if tuple(map(int, keras.__version__.split(".")[:2])) < (3, 13):
+        return  # a model of that Keras cannot be called with None, be it rewritten or not
     only = {"a": np.ones((2, 4), "float32"), "b": None}
     np.testing.assert_allclose(models.outputs(model, only)[0], models.outputs(new, only)[0], rtol=1e-4, atol=1e-5)
 
