@@ -1,5 +1,7 @@
-"""The paper's networks, in the usual and in the IC unit orders."""
+"""The paper's networks, and two more for CIFAR, in the usual and in the IC unit orders."""
 
+from keras_ic.applications.densenet import DenseNet
 from keras_ic.applications.resnet import ResNet
+from keras_ic.applications.vgg import VGG16
 
-__all__ = ["ResNet"]
+__all__ = ["VGG16", "DenseNet", "ResNet"]

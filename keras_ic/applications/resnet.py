@@ -1,26 +1,13 @@
 """The CIFAR ResNets of depth 6n+2 and 9n+2, in the usual order of layers and in the three IC unit orders."""
 
-import itertools
-from collections.abc import Iterator
-
 import keras
 from keras import layers
 
-from keras_ic.layer import IndependentComponent
-from keras_ic.validation import checked_int, checked_real
+from keras_ic.applications.units import DEEPEST, Units, checked_classes, checked_input_shape
+from keras_ic.validation import checked_int
 
-# What stands before and what behind the convolution of a unit.
-ORDERS = {
-    "usual": ((), ("bn", "relu")),
-    "relu-ic-conv": (("relu", "ic"), ()),
-    "ic-conv-relu": (("ic",), ("relu",)),
-    "conv-relu-ic": ((), ("relu", "ic")),
-}
-ALIASES = {"ic": "relu-ic-conv"}
 FILTERS = (16, 32, 64)
 EXPANSION = 4  # of a bottleneck's output over its middle
-DEEPEST = 2000  # fewer weight layers, and fewer ICs, than SEEDS of each kind
-SEEDS = 2048
 
 
 def ResNet(
@@ -93,89 +80,36 @@ def ResNet(
         - [Chen et al., 2019](https://arxiv.org/abs/1905.05928), the IC layer and its unit orders
     """
     block, blocks = _checked_depth(depth, block)
-    order = _checked_order(order)
-    rate = checked_real("rate", rate, "a number in [0, 1), the probability to drop a value", lambda value: 0 <= value < 1)
-    classes = checked_int("classes", classes, "an integer above 0", lambda value: value > 0)
-    weight_decay = checked_real("weight_decay", weight_decay, "a number of 0 or more", lambda value: value >= 0)
-    if seed is not None:
-        seed = checked_int("seed", seed, "None or an integer in [0, 2**31)", lambda value: 0 <= value < 2**31)
-    parts = _Parts(order, rate, weight_decay, seed)
+    units = Units(order, rate, weight_decay, seed)
+    classes = checked_classes(classes)
 
-    images = keras.Input(_checked_input_shape(input_shape), name="images")
-    x = parts.behind(parts.convolution("stem", FILTERS[0], 3)(images), "stem")
+    images = keras.Input(checked_input_shape(input_shape), name="images")
+    x = units.behind(units.convolution("stem", FILTERS[0], 3)(images), "stem")
     for stage, filters in enumerate(FILTERS, 1):
         for index in range(1, blocks + 1):
             stride = 2 if stage > 1 and index == 1 else 1
-            x = parts.block(x, f"stage{stage}_block{index}", block, filters, stride)
-    if order == "relu-ic-conv":
-        x = layers.ReLU(name="classifier_relu")(x)
-    x = layers.GlobalAveragePooling2D(data_format="channels_last", name="pool")(x)
-    if order != "usual":
-        x = parts.ic("classifier")(x)
-    logits = layers.Dense(classes, name="classifier", **parts.kernel())(x)
-    return keras.Model(images, logits, name=name or f"resnet{int(depth)}")
+            x = _block(units, x, f"stage{stage}_block{index}", block, filters, stride)
+    return keras.Model(images, units.pooled_logits(x, classes), name=name or f"resnet{int(depth)}")
 
 
-class _Parts:
-    """Makes the layers of one network, each with its name and its seed."""
-
-    def __init__(self, order, rate, weight_decay, seed):
-        self.order = order
-        self.rate = rate
-        self.weight_decay = weight_decay
-        # Every network seed has 2 * SEEDS seeds of its own: the first half for kernels, the second for ICs.
-        self.kernel_seeds = _seeds(seed, 0)
-        self.ic_seeds = _seeds(seed, SEEDS)
-
-    def kernel(self):
-        initializer = keras.initializers.HeNormal(seed=next(self.kernel_seeds))
-        return {"kernel_initializer": initializer, "kernel_regularizer": keras.regularizers.L2(self.weight_decay) if self.weight_decay else None}
-
-    def convolution(self, name, filters, size, stride=1):
-        bias = self.order != "usual"
-        return layers.Conv2D(filters, size, stride, "same", data_format="channels_last", use_bias=bias, name=name, **self.kernel())
-
-    def ic(self, name):
-        return IndependentComponent(self.rate, seed=next(self.ic_seeds), name=f"{name}_ic")
-
-    def before(self, x, name):
-        return self._apply(ORDERS[self.order][0], x, name)
-
-    def behind(self, x, name, activate=True):
-        return self._apply([kind for kind in ORDERS[self.order][1] if activate or kind != "relu"], x, name)
-
-    def _apply(self, kinds, x, name):
-        for kind in kinds:
-            if kind == "relu":
-                x = layers.ReLU(name=f"{name}_relu")(x)
-            elif kind == "bn":
-                x = layers.BatchNormalization(name=f"{name}_bn")(x)
-            else:
-                x = self.ic(name)(x)
-        return x
-
-    def block(self, x, name, kind, filters, stride):
-        """Two or three units and the addition."""
-        outputs = filters * EXPANSION if kind == "bottleneck" else filters
-        convolutions = {"basic": [(filters, 3)] * 2, "bottleneck": [(filters, 1), (filters, 3), (outputs, 1)]}[kind]
-        usual = self.order == "usual"
-        skip = x
-        for index, (width, size) in enumerate(convolutions, 1):
-            conv = f"{name}_conv{index}"
-            x = self.before(x, conv)
-            if index == 1 and (stride > 1 or skip.shape[-1] != outputs):
-                skip = self.convolution(f"{name}_shortcut", outputs, 1, stride)(x)
-                if usual:
-                    skip = layers.BatchNormalization(name=f"{name}_shortcut_bn")(skip)
-            x = self.convolution(conv, width, size, stride if index == 1 else 1)(x)
-            # The usual order has its last ReLU behind the addition.
-            x = self.behind(x, conv, activate=not (usual and index == len(convolutions)))
-        x = layers.Add(name=f"{name}_add")([skip, x])
-        return layers.ReLU(name=f"{name}_relu")(x) if usual else x
-
-
-def _seeds(seed, offset) -> Iterator[int | None]:
-    return itertools.repeat(None) if seed is None else itertools.count(seed * 2 * SEEDS % 2**31 + offset)
+def _block(units, x, name, kind, filters, stride):
+    """Two or three units and the addition."""
+    outputs = filters * EXPANSION if kind == "bottleneck" else filters
+    convolutions = {"basic": [(filters, 3)] * 2, "bottleneck": [(filters, 1), (filters, 3), (outputs, 1)]}[kind]
+    usual = units.order == "usual"
+    skip = x
+    for index, (width, size) in enumerate(convolutions, 1):
+        conv = f"{name}_conv{index}"
+        x = units.before(x, conv)
+        if index == 1 and (stride > 1 or skip.shape[-1] != outputs):
+            skip = units.convolution(f"{name}_shortcut", outputs, 1, stride)(x)
+            if usual:
+                skip = layers.BatchNormalization(name=f"{name}_shortcut_bn")(skip)
+        x = units.convolution(conv, width, size, stride if index == 1 else 1)(x)
+        # The usual order has its last ReLU behind the addition.
+        x = units.behind(x, conv, activate=not (usual and index == len(convolutions)))
+    x = layers.Add(name=f"{name}_add")([skip, x])
+    return layers.ReLU(name=f"{name}_relu")(x) if usual else x
 
 
 def _checked_depth(depth, block):
@@ -191,20 +125,3 @@ def _checked_depth(depth, block):
         form = {"basic": "6n+2, as 20, 32 or 56", "bottleneck": "9n+2, as 29, 47 or 164"}[block]
         raise ValueError(f"With {block} blocks, `depth` must be of the form {form}. Received: depth={depth} with block={block!r}")
     return block, (depth - 2) // {"basic": 6, "bottleneck": 9}[block]
-
-
-def _checked_order(order):
-    chosen = ALIASES.get(order, order) if isinstance(order, str) else order
-    if not isinstance(chosen, str) or chosen not in ORDERS:
-        choices = ", ".join(f'"{choice}"' for choice in (*ORDERS, *ALIASES))
-        raise ValueError(f"`order` must be one of {choices}. Received: order={order!r}")
-    return chosen
-
-
-def _checked_input_shape(shape):
-    if isinstance(shape, (tuple, list)) and len(shape) == 3 and shape[2] is not None:
-        wanted = "a tuple (height, width, channels) of integers above 0, where height and width may be None"
-        return tuple(None if size is None else checked_int("input_shape", size, wanted, lambda value: value > 0) for size in shape)
-    raise ValueError(
-        f"`input_shape` must be a tuple (height, width, channels), of which the channels are known, as (32, 32, 3). Received: input_shape={shape!r}"
-    )
