@@ -1,6 +1,6 @@
 """The command line, `keras-ic` and `python -m keras_ic`. Each verb is a thin call of one public function.
 
-Exit codes: 0 done; 2 the user can mend it (one line on stderr); 1 anything else.
+Exit codes: 0 done; 2 the user can mend it (one line on stderr); 75 stopped by a signal with everything saved; 1 anything else.
 """
 
 import argparse
@@ -9,6 +9,9 @@ import json
 import pathlib
 import sys
 from collections.abc import Sequence
+
+from keras_ic.data import MissingDataError
+from keras_ic.experiments import command
 
 MENDABLE = 2
 
@@ -48,11 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     try:
-        arguments.run(arguments)
-    except (ValueError, OSError) as error:
+        return arguments.run(arguments) or 0
+    except (ValueError, OSError, ImportError, MissingDataError) as error:
         print(f"{parser.prog} {arguments.verb}: {' '.join(str(error).split())}", file=sys.stderr)
         return MENDABLE
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--batch", type=int, default=32, help="the size of a batch (default: %(default)s)")
     measure.add_argument("--seed", type=int, default=0, help="chooses channels, positions and pairs (default: %(default)s)")
     measure.add_argument("--plot", metavar="FILE", help="also draw a figure")
+    command.add(verbs)
     for verb in (plan, rewrite):
         verb.add_argument("--rate", type=float, default=0.05, help="probability to drop a value, from 0 to below 1 (default: %(default)s)")
         verb.add_argument(

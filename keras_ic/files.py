@@ -9,6 +9,7 @@ import zipfile
 import keras
 
 CONFIG = "config.json"
+RANDOM_STATES = "keras_ic_random_states.json"
 WEIGHTS = {"model.weights.h5", "model.weights.npz"}
 
 
@@ -60,6 +61,9 @@ def _to_disk(path):
 def save_model(model, path):
     """Saves a model, its optimizer and its random states as a `.keras` file, which `path` names only once it is whole.
 
+    Keras does not save the places in the random streams of stock layers, as of Dropout; here they are an entry of their own in the file, which
+    `load_model` and `restore` read and Keras passes over.
+
     Args:
         model: A built `keras.Model`.
         path: Path ending in `.keras`; its folder must exist.
@@ -83,6 +87,8 @@ def save_model(model, path):
     path = _checked_name(path)
     with replacing(path) as new:
         model.save(new)
+        with zipfile.ZipFile(new, "a") as archive:
+            archive.writestr(RANDOM_STATES, json.dumps([keras.ops.convert_to_numpy(state).tolist() for state in _random_states(model)]))
 
 
 def load_model(path):
@@ -112,6 +118,62 @@ def load_model(path):
     assert load_model(path).output_shape == (None, 2)
     ```
     """
+    path = _checked_file(path)
+    model = keras.models.load_model(path)
+    _restore_random_states(model, path)
+    return model
+
+
+def restore(model, path):
+    """Gives a model the weights, the optimizer's state and the random states that `save_model` wrote of one built and compiled like it.
+
+    Other than `load_model`, it takes nothing of the configuration from the file: what Keras does not write there, such as variables that are excluded
+    from weight decay, stays as it is.
+
+    Args:
+        model: A built `keras.Model`; where its optimizer is to be restored, compiled, and the optimizer built.
+        path: Path ending in `.keras`.
+
+    Raises:
+        ValueError: As `load_model`; and if the file holds another kind of model.
+
+    Example:
+
+    ```python
+    import pathlib, tempfile
+    import keras
+    from keras_ic.files import restore, save_model
+
+    path = pathlib.Path(tempfile.mkdtemp(), "model.keras")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dropout(0.1)])
+    save_model(model, path)
+    model.layers[0].kernel.assign(keras.ops.zeros((3, 2)))
+    restore(model, path)
+    assert keras.ops.max(keras.ops.abs(model.layers[0].kernel)) > 0
+    ```
+    """
+    path = _checked_file(path)
+    model.load_weights(path)
+    _restore_random_states(model, path)
+
+
+def _random_states(model):
+    """The places in the random streams of all layers, in the order of the model's variables."""
+    weights = {id(weight) for weight in model.weights}
+    return [variable for variable in model.variables if id(variable) not in weights and variable.name == "seed_generator_state"]
+
+
+def _restore_random_states(model, path):
+    with zipfile.ZipFile(path) as archive:
+        states = json.loads(archive.read(RANDOM_STATES)) if RANDOM_STATES in archive.namelist() else []
+    variables = _random_states(model)
+    if states and len(states) != len(variables):
+        raise ValueError(f"The file is of a model with {len(states)} random streams, not {len(variables)}; take its own. Received: {str(path)!r}")
+    for variable, state in zip(variables, states, strict=False):
+        variable.assign(keras.ops.cast(keras.ops.convert_to_tensor(state, "uint32"), variable.dtype))
+
+
+def _checked_file(path):
     path = _checked_name(path)
     if not path.is_file():
         raise ValueError(f"There is no such model file; check the path. Received: {str(path)!r}")
@@ -120,7 +182,7 @@ def load_model(path):
             raise ValueError(
                 f"This is no whole Keras model file: it was cut off or damaged, or is of another kind; take another copy. Received: {str(path)!r}"
             )
-    return keras.models.load_model(path)
+    return path
 
 
 def _checked_name(path):

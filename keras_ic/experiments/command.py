@@ -1,0 +1,124 @@
+"""The verbs `train` and `report` of the command line."""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import pathlib
+import signal
+import sys
+
+from keras_ic import data
+from keras_ic.experiments.configuration import CHOICES, Configuration, grid
+from keras_ic.experiments.networks import network
+from keras_ic.experiments.report import report
+from keras_ic.experiments.running import run
+
+STOPPED = 75
+HELP = {
+    "data": "the images",
+    "model": "small, resnet20 ... resnet164, vgg16, densenet40, or a network of keras.applications",
+    "order": "usual, or with IC layers; ic is the paper's choice, relu-ic-conv",
+    "rate": "probability of the IC layers to drop a value",
+    "seed": "of kernels, masks, and the order and augmentation of the images",
+    "epochs": "the schedules stretch or shrink with it",
+    "batch": "images a step, on all replicas together",
+    "train_size": "train on the first N images alone",
+    "image_size": "resize the images to N pixels",
+    "optimizer": "",
+    "learning_rate": "the largest of the schedule",
+    "schedule": "of the learning rate",
+    "weight_decay": "L2 penalty on kernels, in the loss",
+    "decoupled_weight_decay": "share of the kernels that a step takes away, times the learning rate",
+    "dropout": "rate of a Dropout behind the activations of the usual order",
+    "rate_schedule": "of the IC layers' rate over the epochs",
+    "rate_depth": "of the IC layers' rate over the depth",
+    "ic_layers": "which weight layers have an IC layer",
+    "dtype": "",
+}
+
+
+def add(verbs) -> None:
+    """Adds the two verbs to a parser's."""
+    what = "train a network, or go on with its training; several values of an argument make a grid of runs, each in a folder of its own"
+    train = verbs.add_parser("train", help=what, description=what)
+    for field in dataclasses.fields(Configuration):
+        if field.name not in HELP:
+            continue
+        kind = {"float": float, "int": int, "int | None": int}.get(str(getattr(field.type, "__name__", field.type)), str)
+        choices = f"{', '.join(CHOICES[field.name])}; " if field.name in CHOICES else ""
+        shown = "all of them" if field.name == "train_size" else "as they are" if field.default is None else field.default
+        text = f"{choices}{HELP[field.name]} (default: {shown})"
+        metavar = {int: "N", float: "X", str: "NAME"}[kind]
+        train.add_argument(f"--{field.name.replace('_', '-')}", type=kind, nargs="+", default=[field.default], metavar=metavar, help=text)
+    train.add_argument("--no-augment", action="store_true", help="no flips and crops")
+    train.add_argument("--keep-batch-norm", action="store_true", help="a BatchNormalization behind each convolution beside the IC layers")
+    train.add_argument("--recalibrate", action="store_true", help="estimate the moving statistics anew at the end")
+    train.add_argument("--data-dir", metavar="DIR", help="folder of tensorflow-datasets (default: its own, ~/tensorflow_datasets)")
+    train.add_argument("--out", metavar="DIR", help="folder of the run, or of the folders of a grid (default: runs/ and a name for each run)")
+    train.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")
+    train.set_defaults(run=_train)
+    what = "make a table and figures of the records found in folders"
+    verb = verbs.add_parser("report", help=what, description=what)
+    verb.add_argument("folders", nargs="+", metavar="DIR", help="folders of runs, or folders that hold such")
+    verb.add_argument("--out", required=True, metavar="FOLDER", help="where to write table.md, summary.json and the figures")
+    verb.set_defaults(run=_report)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    values = {name: getattr(arguments, name) for name in HELP}
+    values["augment"] = False if arguments.no_augment else None
+    runs = grid(**values, keep_batch_norm=arguments.keep_batch_norm, recalibrate=arguments.recalibrate)
+    for configuration in runs:  # Every name is looked at before anything is trained.
+        network(
+            dataclasses.replace(configuration, seed=0), (32, 32, 3) if configuration.data != "digits" else (8, 8, 1), data.CLASSES[configuration.data]
+        )
+    failed = []
+    with _stopped_by_signals():
+        for configuration in runs:
+            folder = pathlib.Path(arguments.out or "runs")
+            if arguments.out is None or len(runs) > 1:
+                folder = folder / configuration.name
+            if arguments.dry_run:
+                print(f"{folder}: {json.dumps(configuration.to_dict())}")
+                continue
+            print(f"{configuration.name} into {folder}", flush=True)
+            try:
+                record = run(configuration, folder, arguments.data_dir)
+            except KeyboardInterrupt:
+                print(f"keras-ic train: stopped; the same command goes on after the last whole epoch of {folder}", file=sys.stderr)
+                return STOPPED
+            except ValueError as error:
+                if len(runs) == 1:
+                    raise
+                failed.append(f"{folder}: {' '.join(str(error).split())}")
+                continue
+            print(
+                f"test accuracy {100 * record.values('val_accuracy')[-1]:.2f} % after {configuration.epochs} epochs; {folder / 'model.keras'}",
+                flush=True,
+            )
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(runs)} runs failed, the others are done: {'; '.join(failed)}")
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    report(arguments.folders, arguments.out)
+    folder = pathlib.Path(arguments.out)
+    print((folder / "table.md").read_text(encoding="utf-8"))
+    print(f"{folder / 'table.md'}, {folder / 'summary.json'} and the figures beside them")
+    return 0
+
+
+@contextlib.contextmanager
+def _stopped_by_signals():
+    """Has SIGTERM do what Ctrl-C does."""
+
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,64 @@
+"""Where a training that diverged went wrong first."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+
+class DivergedError(ValueError):
+    """The loss is no number any more."""
+
+
+class StopAtDivergence(keras.callbacks.Callback):
+    """Stops at the first step whose loss is not finite, and notes it as `(epoch, step)`, both from 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.at = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Notes the epoch."""
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stops if the loss is not finite."""
+        if self.at is None and not math.isfinite(logs["loss"]):
+            self.at = (self.epoch, batch)
+            # `stop_training` alone would have the epoch run to its end.
+            raise DivergedError
+
+
+def explain(at: tuple[int, int], model: keras.Model, batches: Iterable[Any], rewind: Callable[[keras.Model], None]) -> str:
+    """One line that says at which step and in which layer values first were not finite.
+
+    The diverged weights do not tell, since they are all lost in one step. The epoch is therefore run once more up to that step.
+
+    Args:
+        at: The epoch and the step, from 0.
+        model: The model that was trained, compiled.
+        batches: The batches of the epoch, from its first.
+        rewind: Function of the model that gives it back the state before the epoch.
+    """
+    epoch, step = at
+    rewind(model)
+    for index, (x, y) in enumerate(batches):
+        if index == step:
+            break
+        model.train_on_batch(x, y)
+    x = keras.ops.convert_to_tensor(x)
+    where = "the loss itself, while all layers' outputs are finite"
+    for layer in model.layers:
+        if any(not np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in layer.weights):
+            where = f"the weights of {layer.name}, after the step before"
+            break
+    else:
+        layers = [layer for layer in model.layers if layer.output is not model.input]
+        outputs = keras.Model(model.inputs, [layer.output for layer in layers])(x, training=True)
+        for layer, output in zip(layers, keras.tree.flatten(outputs), strict=True):
+            if not np.isfinite(keras.ops.convert_to_numpy(keras.ops.stop_gradient(keras.ops.cast(output, "float32")))).all():
+                where = f"the outputs of {layer.name}"
+                break
+    return f"The loss is not finite any more at step {step + 1} of epoch {epoch + 1}; what went first are {where}"

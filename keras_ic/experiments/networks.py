@@ -1,0 +1,148 @@
+"""The network of a configuration, by its name."""
+
+import difflib
+import inspect
+import random
+import re
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_ic import applications, surgery
+from keras_ic.experiments.configuration import Configuration
+from keras_ic.experiments.schedules import ic_layers
+
+FAMILIES: dict[str, Callable] = {"resnet": applications.ResNet, "densenet": applications.DenseNet}
+SINGLE = ("small", "vgg16")
+EXAMPLES = ("resnet20", "resnet110", "resnet164", "densenet40")  # of the families, for the error
+
+
+def network(configuration: Configuration, input_shape: tuple[int, ...], classes: int) -> keras.Model:
+    """Builds the network of a configuration, not compiled, from standardized images to logits.
+
+    Args:
+        configuration: The `Configuration`.
+        input_shape: Tuple `(height, width, channels)` of the images.
+        classes: Integer above 0, the number of classes.
+
+    Returns:
+        A functional `keras.Model`, `(batch, height, width, channels)` to `(batch, classes)`. The same configuration gives the same weights and masks.
+
+    Raises:
+        ValueError: For an unknown name of a network, with the nearest; an order that it does not come in; images that it cannot take.
+
+    Example:
+
+    ```python
+    from keras_ic.experiments import Configuration, network
+
+    model = network(Configuration(model="resnet20", rate=0.1), (32, 32, 3), 10)
+    assert model.get_layer("stage2_block1_conv2_ic").rate == 0.1
+    ```
+    """
+    size = configuration.image_size
+    shape = input_shape if size is None else (size, size, input_shape[-1])
+    # Keras takes the seeds of layers that have none from Python's generator.
+    state, dtype = random.getstate(), keras.config.dtype_policy()
+    random.seed(configuration.seed)
+    keras.config.set_dtype_policy(configuration.dtype)
+    try:
+        model = _variant(configuration, _named(configuration, shape, classes))
+        if configuration.dtype != "float32":
+            logits = keras.layers.Activation("linear", dtype="float32", name="logits")(model.output)
+            model = keras.Model(model.input, logits, name=model.name)
+    finally:
+        random.setstate(state)
+        keras.config.set_dtype_policy(dtype)
+    if shape != input_shape:
+        images = keras.Input(input_shape, name="images_as_they_are")
+        model = keras.Model(images, model(keras.layers.Resizing(size, size, name="resized")(images)), name=model.name)
+    for layer, rate in zip(ic_layers(model), rates(configuration, len(ic_layers(model))), strict=True):
+        layer.rate = rate
+    return model
+
+
+def rates(configuration: Configuration, layers: int) -> list[float]:
+    """The rate of each IC layer, from the first to the last, before the schedule over the epochs."""
+    depths = [index / max(layers - 1, 1) for index in range(layers)]
+    factors = {"uniform": lambda depth: 1.0, "rising": lambda depth: 2 * depth, "falling": lambda depth: 2 - 2 * depth}
+    return [configuration.rate * factors[configuration.rate_depth](depth) for depth in depths]
+
+
+def _named(configuration: Configuration, shape: tuple[int, ...], classes: int) -> keras.Model:
+    name, decay = configuration.model, configuration.weight_decay
+    common: dict[str, Any] = {"order": configuration.order, "rate": configuration.rate, "classes": classes, "input_shape": shape}
+    common.update(weight_decay=decay, seed=configuration.seed)
+    family = re.fullmatch(r"([a-z]+)(\d+)", name)
+    if name == "vgg16":
+        return applications.VGG16(**common)
+    if family and family[1] in FAMILIES:
+        return FAMILIES[family[1]](int(family[2]), **common)
+    constructors = {key: value for key, value in vars(keras.applications).items() if inspect.isfunction(value)}
+    if name not in ("small", *constructors):
+        near = difflib.get_close_matches(name, [*SINGLE, *EXAMPLES, *constructors], 1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        choices = f"{', '.join(SINGLE + EXAMPLES)} (the families in other depths too) or a network of keras.applications"
+        raise ValueError(f"`model` must be one of {choices}{hint} Received: model={name!r}")
+    if configuration.order not in ("usual", "relu-ic-conv"):
+        raise ValueError(f'{name} comes in the orders "usual" and "ic" alone. Received: order={configuration.order!r} with model={name!r}')
+    if name == "small":
+        usual = _small(shape, classes)
+    else:
+        usual = constructors[name](weights=None, input_shape=shape, classes=classes, classifier_activation=None)
+    usual = keras.models.clone_model(usual, clone_function=lambda layer: _with_decay(layer, decay))
+    return usual if configuration.order == "usual" else surgery.rewrite(usual, configuration.rate)
+
+
+def _small(shape, classes) -> keras.Model:
+    """Three convolutions and a classifier, for images of a few pixels."""
+    inputs = x = keras.Input(shape, name="images")
+    for index, (filters, strides) in enumerate(((16, 1), (32, 2), (32, 1)), 1):
+        x = keras.layers.Conv2D(
+            filters, 3, strides, padding="same", use_bias=False, kernel_initializer="he_normal", data_format="channels_last", name=f"conv{index}"
+        )(x)
+        x = keras.layers.BatchNormalization(name=f"conv{index}_bn")(x)
+        x = keras.layers.ReLU(name=f"conv{index}_relu")(x)
+    return keras.Model(inputs, keras.layers.Dense(classes, name="classifier")(keras.layers.Flatten(name="flatten")(x)), name="small")
+
+
+def _with_decay(layer, decay: float):
+    config = layer.get_config()
+    for name in ("kernel_regularizer", "depthwise_regularizer", "pointwise_regularizer"):
+        if name in config and decay:
+            config[name] = keras.regularizers.L2(decay)
+    return layer.__class__.from_config(config)
+
+
+def _variant(configuration: Configuration, model: keras.Model) -> keras.Model:
+    """The network with what the configuration adds to it or takes from it."""
+    left_out = _left_out(configuration.ic_layers, [layer.name for layer in ic_layers(model)])
+    if not (left_out or configuration.dropout or configuration.keep_batch_norm):
+        return model
+
+    def call(layer, *args, **kwargs):
+        if layer.name in left_out:
+            return args[0]
+        outputs = layer(*args, **kwargs)
+        if configuration.dropout and _is_activation(layer) and isinstance(_producer(args[0]), keras.layers.BatchNormalization):
+            outputs = keras.layers.Dropout(configuration.dropout, name=f"{layer.name}_dropout")(outputs)
+        elif configuration.keep_batch_norm and isinstance(layer, keras.layers.Conv2D):
+            outputs = keras.layers.BatchNormalization(name=f"{layer.name}_bn")(outputs)
+        return outputs
+
+    return keras.models.clone_model(model, call_function=call)
+
+
+def _is_activation(layer) -> bool:
+    return isinstance(layer, (keras.layers.ReLU, keras.layers.Activation))
+
+
+def _producer(tensor):
+    return tensor._keras_history.operation
+
+
+def _left_out(which: str, names: list[str]) -> set[str]:
+    """The IC layers that go; the last is the classifier's."""
+    kept = {"all": names, "convolutions": names[:-1], "classifier": names[-1:], "alternate": names[::2]}[which]
+    return set(names) - set(kept)

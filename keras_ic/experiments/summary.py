@@ -1,0 +1,166 @@
+"""What many runs say: means over seeds, and whether a difference is more than their spread."""
+
+import dataclasses
+import importlib
+import itertools
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_ic.experiments.configuration import OF_IC, Configuration
+from keras_ic.experiments.record import Record
+
+# Runs that differ in one of these are of different experiments, and stand in different tables.
+EXPERIMENT = ("data", "model", "train_size", "image_size", "epochs")
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """The runs of one configuration with different seeds. Every list has one value a seed; accuracies are in percent.
+
+    Attributes:
+        label: String, what tells this configuration from the others of the experiment.
+        configuration: The `Configuration` of the first run.
+        seeds: List of integers.
+        parameters: Integer, the trainable parameters.
+        final: List of the accuracies after the last epoch.
+        best: List of the best accuracies of any epoch.
+        last_tenth: List of the means over the last 10 % of the epochs (at least one).
+        swing: List, in percentage points: how far the accuracy of an epoch is from the mean of its two neighbours, on average over the first half of
+            the epochs, so that steady progress counts as none. Nan for fewer than three epochs in the half.
+        step_milliseconds: List of the medians of a training step's time over the epochs.
+        recalibrated: List of the accuracies after `recalibrate`, empty if it was not asked for.
+        curves: Array `(seeds, epochs)` of accuracies.
+        minutes: Array `(seeds, epochs)` of the time since the beginning.
+        baseline: The label of the usual order with the same recipe and no dropout, None if there are no runs of it or this is it.
+        first_epochs: List of the first epochs, from 1, at the mean final accuracy of the baseline (of itself, if it is one); None where it is not
+            reached.
+        difference: Float, the mean final accuracy above the baseline's, in percentage points; None without a baseline.
+        p_value: Float, of Welch's two-sided t-test of equal mean final accuracies (Welch, 1947); None for fewer than two seeds on a side.
+    """
+
+    label: str
+    configuration: Configuration
+    seeds: list[int]
+    parameters: int
+    final: list[float]
+    best: list[float]
+    last_tenth: list[float]
+    swing: list[float]
+    step_milliseconds: list[float]
+    recalibrated: list[float]
+    curves: Any
+    minutes: Any
+    baseline: str | None = None
+    first_epochs: list[int | None] = dataclasses.field(default_factory=list)
+    difference: float | None = None
+    p_value: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in ("curves", "minutes")}
+        recipe = self.configuration.to_dict()
+        recipe.pop("seed")
+        curves = [[round(float(value), 4) for value in curve] for curve in self.curves]
+        return {**values, "configuration": recipe, "swing": [None if np.isnan(value) else value for value in self.swing], "curves": curves}
+
+
+def summarize(records: Sequence[Record]) -> list[Summary]:
+    """Summaries of finished runs, one for each configuration whatever its seed.
+
+    Args:
+        records: Sequence of `Record`; those that are not finished are left out.
+
+    Returns:
+        List of `Summary`: the experiments in the order of their names, and in each the usual orders first.
+
+    Raises:
+        ValueError: If no run is finished, or two runs have the same configuration and seed.
+        ImportError: If SciPy is not installed.
+    """
+    groups: dict[Configuration, list[Record]] = {}
+    for record in records:
+        if record.is_finished:
+            groups.setdefault(dataclasses.replace(record.configuration, seed=0), []).append(record)
+    if not groups:
+        folders = ", ".join(str(record.folder) for record in records)
+        raise ValueError(f"None of these runs is finished; give each its own command again and it goes on. Received: {folders}")
+    for runs in groups.values():
+        runs.sort(key=lambda record: record.configuration.seed)
+        for one, two in itertools.pairwise(runs):
+            if one.configuration == two.configuration:
+                raise ValueError(f"Two folders hold the same run; give one of them. Received: {str(one.folder)!r} and {str(two.folder)!r}")
+    made = []
+    for experiment in sorted({_experiment(configuration) for configuration in groups}, key=str):
+        members = [configuration for configuration in groups if _experiment(configuration) == experiment]
+        members.sort(key=lambda configuration: (configuration.order != "usual", *map(str, configuration.to_dict().values())))
+        labels = _labels(members)
+        summaries = {configuration: _summary(labels[configuration], groups[configuration]) for configuration in members}
+        for configuration, summary in summaries.items():
+            made.append(_compared(summary, summaries.get(_baseline(configuration))))
+    return made
+
+
+def _experiment(configuration: Configuration) -> tuple:
+    return tuple(getattr(configuration, name) for name in EXPERIMENT)
+
+
+def _baseline(configuration: Configuration) -> Configuration:
+    values: dict[str, Any] = {**configuration.to_dict(), **OF_IC, "order": "usual", "dropout": 0.0}
+    return Configuration(**values)
+
+
+def _labels(members: list[Configuration]) -> dict[Configuration, str]:
+    """The order, the rate of the IC orders, and what else is not the default and not the same for all."""
+    names = [field.name for field in dataclasses.fields(Configuration) if field.name not in (*EXPERIMENT, "order", "rate", "seed")]
+    differing = [name for name in names if len({getattr(member, name) for member in members}) > 1]
+    labels = {}
+    for member in members:
+        parts = [member.order] + ([] if member.order == "usual" else [f"rate {member.rate:g}"])
+        neutral = Configuration(data=member.data, order=member.order)
+        said = [name for name in differing if getattr(member, name) != getattr(neutral, name)]
+        labels[member] = ", ".join(parts + [f"{name.replace('_', ' ')} {getattr(member, name)}" for name in said])
+    return labels
+
+
+def _summary(label: str, runs: list[Record]) -> Summary:
+    curves = 100 * np.array([run.values("val_accuracy") for run in runs])
+    half, tenth = curves[:, : -(-curves.shape[1] // 2)], max(curves.shape[1] // 10, 1)
+    away = np.abs(half[:, 1:-1] - (half[:, :-2] + half[:, 2:]) / 2)
+    return Summary(
+        label=label,
+        configuration=runs[0].configuration,
+        seeds=[run.configuration.seed for run in runs],
+        parameters=runs[0].parameters,
+        final=curves[:, -1].tolist(),
+        best=curves.max(1).tolist(),
+        last_tenth=curves[:, -tenth:].mean(1).tolist(),
+        swing=away.mean(1).tolist() if away.size else [float("nan")] * len(runs),
+        step_milliseconds=[1000 * statistics.median(run.values("step_seconds")) for run in runs],
+        recalibrated=[100 * run.recalibrated["val_accuracy"] for run in runs if run.recalibrated is not None],
+        curves=curves,
+        minutes=np.cumsum([run.values("seconds") for run in runs], axis=1) / 60,
+    )
+
+
+def _compared(summary: Summary, baseline: Summary | None) -> Summary:
+    if baseline is None:
+        return dataclasses.replace(summary, first_epochs=[None] * len(summary.seeds))
+    goal = statistics.mean(baseline.final)
+    firsts = [next((epoch for epoch, value in enumerate(curve.tolist(), 1) if value >= goal), None) for curve in summary.curves]
+    if baseline is summary:
+        return dataclasses.replace(summary, first_epochs=firsts)
+    p_value = None
+    if min(len(summary.seeds), len(baseline.seeds)) > 1 and np.ptp(summary.final + baseline.final) > 0:
+        p_value = float(_needed("scipy.stats").ttest_ind(summary.final, baseline.final, equal_var=False).pvalue)
+    difference = statistics.mean(summary.final) - goal
+    return dataclasses.replace(summary, baseline=baseline.label, first_epochs=firsts, difference=difference, p_value=p_value)
+
+
+def _needed(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f'SciPy is needed for this and cannot be imported ({error}): run `pip install "keras-ic[plot]"`.') from error
