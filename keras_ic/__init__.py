@@ -3,7 +3,7 @@
 from keras_ic import applications, data, experiments, files
 from keras_ic.independence import IndependenceMonitor, measure
 from keras_ic.layer import IC, IndependentComponent
-from keras_ic.surgery import calibrate, plan, recalibrate, rewrite
+from keras_ic.surgery import calibrate, fold, plan, recalibrate, rewrite
 from keras_ic.version import __version__
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "data",
     "experiments",
     "files",
+    "fold",
     "measure",
     "plan",
     "recalibrate",

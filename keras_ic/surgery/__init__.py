@@ -1,8 +1,11 @@
-"""Rewriting a model into its IC form: read the graph, plan, build; and the moving statistics of the result."""
+"""Rewriting a model into its IC form and folding it for inference: read the graph, plan, build; and the moving statistics of the result."""
 
 from keras_ic.surgery.build import rewrite
-from keras_ic.surgery.plan import Change, Plan, Skip, plan
+from keras_ic.surgery.fold import fold
+from keras_ic.surgery.fold_plan import FoldPlan, plan_fold
+from keras_ic.surgery.plan import Plan, plan
 from keras_ic.surgery.policy import Site
+from keras_ic.surgery.rows import Change, Skip
 from keras_ic.surgery.statistics import calibrate, recalibrate
 
-__all__ = ["Change", "Plan", "Site", "Skip", "calibrate", "plan", "recalibrate", "rewrite"]
+__all__ = ["Change", "FoldPlan", "Plan", "Site", "Skip", "calibrate", "fold", "plan", "plan_fold", "recalibrate", "rewrite"]

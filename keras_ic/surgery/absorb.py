@@ -9,7 +9,9 @@ import math
 import numpy as np
 from keras import layers
 
+from keras_ic.surgery import einsum
 from keras_ic.surgery.kinds import CONVOLUTIONS, DEPTHWISE, SEPARABLE, TRANSPOSED, WEIGHT_LAYERS, channels_first, has_linear_activation
+from keras_ic.surgery.maps import AffineMap
 
 
 def as_array(variable) -> np.ndarray:
@@ -30,7 +32,7 @@ def has_bias(layer) -> bool:
 def bias_changes(layer) -> dict:
     """What to change in the configuration of a bias-free linear layer so that it has a bias of one value an output channel."""
     if isinstance(layer, layers.EinsumDense):
-        return {"bias_axes": layer.equation.split("->")[1][-1]}
+        return {"bias_axes": einsum.bias_letters(layer)}
     return {"use_bias": True}
 
 
@@ -39,9 +41,12 @@ def channel_axis(layer, rank: int) -> int:
     return 1 if channels_first(layer) else rank - 1
 
 
-def takes_output_affine(layer, axis: int, rank: int, with_shift: bool) -> bool:
-    """Whether `scale * layer(x) + shift` along `axis` of an output of this rank is again such a layer, with a bias where it had none."""
-    if not is_linear(layer) or not has_linear_activation(layer) or axis != channel_axis(layer, rank):
+def takes_output_affine(layer, axis: int, rank: int, fused: bool = False) -> bool:
+    """Whether `scale * layer(x) + shift` along `axis` of an output of this rank is again such a layer, with a bias where it had none.
+
+    With `fused`, its activation is left aside.
+    """
+    if not is_linear(layer) or not (fused or has_linear_activation(layer)) or axis != channel_axis(layer, rank):
         return False
     if isinstance(layer, layers.EinsumDense):
         kernel, letter = _einsum_letters(layer)
@@ -60,6 +65,32 @@ def takes_input_affine(layer, axis: int, rank: int, with_shift: bool) -> bool:
     if not with_shift or isinstance(layer, layers.Dense):
         return True
     return not isinstance(layer, TRANSPOSED) and (layer.padding == "valid" or math.prod(layer.kernel_size) == 1)
+
+
+def takes_input_map(layer, given: AffineMap) -> bool:
+    """Whether `layer(scale * x + shift)` is again such a layer, with a bias if it has none; see `takes_input_affine`."""
+    rank = given.scale.ndim + 1
+    if is_linear(layer) and isinstance(layer, layers.EinsumDense):
+        return einsum.takes_input(layer, given)
+    if not is_linear(layer) or not given.axes <= {channel_axis(layer, rank)}:
+        return False
+    return takes_input_affine(layer, channel_axis(layer, rank), rank, bool(np.any(given.shift)))
+
+
+def absorb_map(layer, weights: dict, given: AffineMap) -> None:
+    """Changes `weights` to those of `layer(scale * x + shift)`."""
+    if isinstance(layer, layers.EinsumDense):
+        einsum.absorb_input(layer, weights, given)
+    else:
+        absorb_input(layer, weights, *given.vectors(input_channels(layer, weights)))
+
+
+def input_channels(layer, weights: dict) -> int:
+    """How many channels a linear layer other than EinsumDense reads."""
+    kernel = weights["depthwise_kernel" if isinstance(layer, SEPARABLE) else "kernel"]
+    if isinstance(layer, TRANSPOSED):
+        return kernel.shape[-1]
+    return kernel.shape[-2] * (layer.groups if isinstance(layer, CONVOLUTIONS) else 1)
 
 
 def absorb_output(layer, weights: dict, scale: np.ndarray, shift: np.ndarray) -> None:
@@ -109,5 +140,5 @@ def absorb_input(layer, weights: dict, scale: np.ndarray, shift: np.ndarray) -> 
 
 def _einsum_letters(layer) -> tuple[str, str]:
     """The letters of the kernel's axes, and that of the output's last axis (a dot where the equation leaves it open)."""
-    inputs, output = layer.equation.replace(" ", "").split("->")
-    return inputs.split(",")[1], output[-1]
+    _, kernel, output = einsum.letters(layer)
+    return kernel, output[-1]

@@ -3,17 +3,19 @@
 import keras
 from keras import ops
 
-from keras_ic.validation import checked_int
+from keras_ic.validation import checked_bool, checked_int
 
 
 @keras.saving.register_keras_serializable(package="keras_ic")
 class Affine(keras.layers.Layer):
     """Multiplies every channel by a trainable `scale` and adds a trainable `shift`, in training as at inference.
 
-    `keras_ic.rewrite(..., weights="preserve")` puts it where a BatchNormalization stood that no linear layer beside it can absorb.
+    `keras_ic.rewrite(..., weights="preserve")` puts it where a BatchNormalization stood that no linear layer beside it can absorb, and
+    `keras_ic.fold` where an IC layer or a BatchNormalization stood that no linear layer can absorb, or of which only the scale can be absorbed.
 
     Args:
         axis: Integer, the channel axis. Defaults to `-1`.
+        use_scale: Boolean, whether there is a scale; without one, only the shift is added. Defaults to `True`.
         **kwargs: `name`, `dtype`, `trainable` and the other arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -38,10 +40,11 @@ class Affine(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, axis=-1, **kwargs):
+    def __init__(self, axis=-1, use_scale=True, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
         self.axis = checked_int("axis", axis, "an integer, the channel axis")
+        self.use_scale = checked_bool("use_scale", use_scale)
 
     def build(self, input_shape):
         """Creates the weights for inputs of this shape (a tuple of integers, None where unknown)."""
@@ -52,14 +55,16 @@ class Affine(keras.layers.Layer):
                 f"`axis` of {self.name} must be one of the axes of its inputs, of a size that is known. "
                 f"Received: axis={self.axis} with input shape {tuple(input_shape)}"
             )
-        self.scale = self.add_weight(name="scale", shape=(channels,), initializer="ones")
+        if self.use_scale:
+            self.scale = self.add_weight(name="scale", shape=(channels,), initializer="ones")
         self.shift = self.add_weight(name="shift", shape=(channels,), initializer="zeros")
 
     def call(self, inputs):
         """The inputs, scaled and shifted; see the class."""
         shape = [1] * len(inputs.shape)
         shape[self.axis] = -1
-        return inputs * ops.reshape(self.scale, shape) + ops.reshape(self.shift, shape)
+        scaled = inputs * ops.reshape(self.scale, shape) if self.use_scale else inputs
+        return scaled + ops.reshape(self.shift, shape)
 
     def compute_output_shape(self, input_shape):
         """The shape of the inputs."""
@@ -67,4 +72,4 @@ class Affine(keras.layers.Layer):
 
     def get_config(self):
         """The arguments of the constructor, as JSON values."""
-        return {**super().get_config(), "axis": self.axis}
+        return {**super().get_config(), "axis": self.axis, "use_scale": self.use_scale}

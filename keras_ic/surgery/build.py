@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -10,29 +10,38 @@ from keras_ic.layer import IndependentComponent
 from keras_ic.surgery import weights as weights_of
 from keras_ic.surgery.absorb import bias_changes
 from keras_ic.surgery.affine import Affine
+from keras_ic.surgery.clip import Clip
 from keras_ic.surgery.compiling import compile_like
 from keras_ic.surgery.graph import Call, Graph, copy_layer, copy_operation, functional_class, input_operation, is_graph_constructed, sublayers
-from keras_ic.surgery.kinds import WEIGHT_LAYERS, is_ic, time_axes, unwrap
-from keras_ic.surgery.normalization import AFFINE
+from keras_ic.surgery.kinds import WEIGHT_LAYERS, inside_time, is_ic, time_axes, unwrap
+from keras_ic.surgery.normalization import AFFINE, Fate
 from keras_ic.surgery.plan import Plan, plan
 from keras_ic.surgery.policy import Site
 from keras_ic.surgery.sites import Insertion
 
+if TYPE_CHECKING:
+    from keras_ic.surgery.fold_plan import FoldPlan
+    from keras_ic.surgery.folding import Clipping
+
 
 @dataclasses.dataclass
 class Parts:
-    """The new layers by the old ones: `layers` and `models` as pairs by the id of the old one, `ics` by insertion, `affines` by normalization."""
+    """The new layers by the old ones.
+
+    `layers` and `models` as pairs by the id of the old one, `ics` by insertion, `affines` by the plan's key of a normalization, `clips` by call.
+    """
 
     layers: dict[int, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
     models: dict[int, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
     ics: dict[int, tuple[Insertion, Any]] = dataclasses.field(default_factory=dict)
-    affines: dict[int, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+    affines: dict[Any, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+    clips: dict[int, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
 
 
 class Builder:
-    """Builds the models of one plan, each nested model and shared layer once."""
+    """Builds the models of one plan, of a rewriting or of a folding, each nested model and shared layer once."""
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: "Plan | FoldPlan"):
         self.plan = plan
         self.parts = Parts()
         self._initializers: list[tuple[Any, str, Any]] = []
@@ -61,6 +70,8 @@ class Builder:
             return outputs
 
         self._run(graph, {id(tensor): tensor for tensor in graph.inputs}, append)
+        if len(stack) == 1:
+            stack.append(keras.layers.Identity())  # Keras does not build a Sequential of nothing.
         kind = type(graph.model) if is_graph_constructed(graph.model) else keras.Sequential
         return kind(stack, name=graph.model.name)
 
@@ -84,15 +95,20 @@ class Builder:
 
         for call in self._needed(graph):
             fate = self.plan.normalizations.fates.get(call.key)
+            clip = self.plan.clips.get(call.key)
             if fate is not None and fate.is_bypassed:
                 outputs = [values[id(call.inputs[0])]]
-            elif fate is not None and fate.how == AFFINE:
-                outputs = apply(self._affine(call.operation), (values[id(call.inputs[0])],), {}, call.outputs)
+            elif fate is not None and fate.is_replaced:
+                outputs = apply(self._affine(call, fate), (values[id(call.inputs[0])],), {}, call.outputs)
+            elif clip is not None and not clip.is_fused:
+                outputs = apply(self._clip(call, clip), (values[id(call.inputs[0])],), {}, call.outputs)
             else:
                 child = graph.child(call)
                 operation = self.model(child) if child is not None else self._layer(call.operation)
                 args, kwargs = _replace_tensors(call, lambda tensor, call=call: reading(call, tensor))
                 outputs = apply(operation, args, kwargs, call.outputs)
+                if clip is not None:
+                    outputs = apply(self._clip(call, clip), tuple(outputs), {}, call.outputs)
             values.update(zip(map(id, call.outputs), outputs, strict=True))
 
     def _needed(self, graph: Graph) -> list[Call]:
@@ -107,17 +123,28 @@ class Builder:
                     live.add(id(tensor if read is None else read.insertion.tensor))
         return needed[::-1]
 
-    def _affine(self, old):
-        if id(old) not in self.parts.affines:
+    def _affine(self, call: Call, fate: Fate):
+        key, old = self.plan.affine_key(call), call.operation
+        if key not in self.parts.affines:
             axis = unwrap(old).axis
             axis += time_axes(old) if axis >= 0 else 0
-            self.parts.affines[id(old)] = (old, Affine(axis, name=self.plan.affine_names[id(old)], dtype=old.dtype_policy))
-        return self.parts.affines[id(old)][1]
+            new = Affine(axis, use_scale=fate.how == AFFINE, name=self.plan.affine_names[key], dtype=old.dtype_policy)
+            self.parts.affines[key] = (old, new)
+        return self.parts.affines[key][1]
+
+    def _clip(self, call: Call, clip: "Clipping"):
+        # An op node has no dtype policy.
+        dtype = getattr(call.operation, "dtype_policy", None) or call.outputs[0].dtype
+        new = Clip(clip.axis, use_upper=clip.upper is not None, name=clip.name, dtype=dtype)
+        self.parts.clips[call.key] = (clip, new)
+        return new
 
     def _layer(self, old):
         if id(old) not in self.parts.layers:
-            biased = id(old) in self.plan.normalizations.biased
-            new = copy_layer(old, bias_changes(old)) if biased else copy_operation(old)
+            changes = bias_changes(inside_time(old)) if id(old) in self.plan.normalizations.biased else {}
+            if id(old) in self.plan.unfused:
+                changes["activation"] = None
+            new = copy_layer(old, changes) if changes else copy_operation(old)
             self.parts.layers[id(old)] = (old, new)
             if self.plan.policy.weights != "fresh" and type(old) in WEIGHT_LAYERS:
                 self._postpone_initializers(new)
@@ -155,7 +182,7 @@ def _replace_tensors(call: Call, new: Callable) -> tuple[tuple, dict]:
     return keras.tree.map_structure(replace, call.args), keras.tree.map_structure(replace, call.kwargs)
 
 
-def build(plan: Plan) -> keras.Model:
+def build(plan: "Plan | FoldPlan") -> keras.Model:
     """The model that a plan describes. The plan's own model is not changed."""
     builder = Builder(plan)
     new = builder.model(plan.graph)

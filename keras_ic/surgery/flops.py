@@ -10,24 +10,26 @@ from typing import TYPE_CHECKING
 from keras import layers
 
 from keras_ic.surgery import absorb
+from keras_ic.surgery.affine import Affine
 from keras_ic.surgery.graph import Call, Graph
 from keras_ic.surgery.kinds import CONVOLUTIONS, DEPTHWISE, SEPARABLE, TRANSPOSED, is_batch_normalization, is_ic, unwrap
-from keras_ic.surgery.normalization import AFFINE, KEPT
+from keras_ic.surgery.normalization import AFFINE, KEPT, SHIFT
 
 if TYPE_CHECKING:
+    from keras_ic.surgery.fold_plan import FoldPlan
     from keras_ic.surgery.plan import Plan
 
 
-def flops(graph: Graph, plan: "Plan | None" = None) -> int:
+def flops(graph: Graph, plan: "Plan | FoldPlan | None" = None) -> int:
     """The operations of one run of the model; of the model as `plan` would have it, if given."""
     total = 0
     for call in graph.calls:
         child = graph.child(call)
         if child is not None:
             total += flops(child, plan)
-        elif is_batch_normalization(call.operation) or is_ic(call.operation):
+        elif is_batch_normalization(call.operation) or is_ic(call.operation) or isinstance(call.operation, Affine):
             fate = plan.normalizations.fates.get(call.key) if plan else None
-            total += 2 * size(call.outputs[0]) if fate is None or fate.how in (AFFINE, KEPT) else 0
+            total += {AFFINE: 2, KEPT: 2, SHIFT: 1}.get(fate.how if fate else KEPT, 0) * size(call.outputs[0])
         elif isinstance(call.operation, layers.Layer):
             total += weight_layer_flops(call)
             if plan and id(call.operation) in plan.normalizations.biased:

@@ -141,14 +141,19 @@ def copy_operation(operation):
 
 
 def copy_layer(layer, changes: dict):
-    """A new layer from the configuration of `layer`, with `changes` made to it."""
+    """A new layer from the configuration of `layer`, with `changes` made to it; to that of the layer inside `TimeDistributed`."""
     if type(layer) is keras.layers.Lambda:
         # A function that went through a configuration has lost the globals it reads. The configuration is still asked for the rest.
         common = keras.layers.Layer.get_config(layer)
         return keras.layers.Lambda(layer.function, output_shape=layer._output_shape, mask=layer.mask, arguments=layer.arguments, **common)
     try:
         with SafeModeScope(False):  # The configuration comes from the model in memory, not from a file.
-            return type(layer).from_config({**layer.get_config(), **changes})
+            config = changed = {**layer.get_config()}
+            inner = layer
+            while isinstance(inner, keras.layers.TimeDistributed):
+                inner, changed = inner.layer, changed["layer"]["config"]
+            changed.update(changes)
+            return type(layer).from_config(config)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
             f"Layer {layer.name!r} cannot be built anew from its configuration; its class needs `get_config` and `from_config` that give back every "

@@ -104,11 +104,16 @@ def keeps_shifts(call: Call) -> bool:
     return isinstance(call.operation, SHIFT_KEEPING) or is_identity_at_inference(call)
 
 
-def is_batch_normalization(operation) -> bool:
-    """Whether it is a BatchNormalization, be it inside `TimeDistributed`. What other wrappers make of one is not known."""
+def inside_time(operation) -> Any:
+    """The layer inside `TimeDistributed`, once or several times; else itself. What other wrappers make of a layer is not known."""
     while isinstance(operation, layers.TimeDistributed):
         operation = operation.layer
-    return isinstance(operation, layers.BatchNormalization)
+    return operation
+
+
+def is_batch_normalization(operation) -> bool:
+    """Whether it is a BatchNormalization, be it inside `TimeDistributed`."""
+    return isinstance(inside_time(operation), layers.BatchNormalization)
 
 
 def is_ic(operation) -> bool:

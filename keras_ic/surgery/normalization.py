@@ -2,7 +2,8 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from keras_ic.surgery.kinds import is_batch_normalization, is_identity_at_infere
 from keras_ic.surgery.policy import Policy
 
 DROPPED, BEFORE, AFTER, AFFINE, KEPT = "dropped", "before", "after", "affine", "kept"
+# What only a folding does, see `keras_ic.surgery.folding`.
+MERGED, CLIPPED, SHIFT = "merged", "clipped", "shift"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,11 +24,13 @@ class Fate:
     """What becomes of one call of a BatchNormalization.
 
     Attributes:
-        how: `dropped`; absorbed into the layer `before` it, or into those `after` it; replaced by an `affine`; or `kept`.
+        how: `dropped`; absorbed into the layer `before` it, or into those `after` it; replaced by an `affine`; or `kept`. In a folding also:
+            `merged` with the normalizations behind it; absorbed into the layer before a ReLU, which is `clipped`; or its `shift` alone stays.
         axis: The channel axis, from 0.
         scale, shift: What the normalization computes at inference is `scale * x + shift`; None unless the function is preserved.
         targets: The layers that absorb it.
         reason: Why it is kept.
+        absorptions: For each of them, itself and the function that changes its weights, a dictionary by name.
     """
 
     how: str
@@ -34,11 +39,17 @@ class Fate:
     shift: Any = None
     targets: tuple = ()
     reason: str = ""
+    absorptions: tuple[tuple[Any, Callable[[dict], None]], ...] = ()
 
     @property
     def is_bypassed(self) -> bool:
         """Whether nothing stands in its place."""
-        return self.how in (DROPPED, BEFORE, AFTER)
+        return self.how in (DROPPED, BEFORE, AFTER, MERGED, CLIPPED)
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether an `Affine` stands in its place."""
+        return self.how in (AFFINE, SHIFT)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,12 +104,13 @@ def _decide(graph: Graph, call: Call, policy: Policy, counts, fates) -> Fate:
     if policy.weights != "preserve":
         return Fate(DROPPED, axis)
     scale, shift = inference_affine(layer)
-    for how, targets in (
-        (BEFORE, _absorber_before(graph, call, axis, shift, counts, fates)),
-        (AFTER, _absorbers_after(graph, call, axis, shift, counts)),
+    for how, targets, into in (
+        (BEFORE, _absorber_before(graph, call, axis, shift, counts, fates), absorb.absorb_output),
+        (AFTER, _absorbers_after(graph, call, axis, shift, counts), absorb.absorb_input),
     ):
         if targets and (policy.bias == "repair" or not np.any(shift) or all(absorb.has_bias(target) for target in targets)):
-            return Fate(how, axis, scale, shift, tuple(targets))
+            absorptions = tuple((target, functools.partial(into, target, scale=scale, shift=shift)) for target in targets)
+            return Fate(how, axis, scale, shift, tuple(targets), absorptions=absorptions)
     return Fate(AFFINE, axis, scale, shift)
 
 
@@ -122,7 +134,7 @@ def _absorber_before(graph: Graph, call: Call, axis: int, shift, counts, fates) 
             break
         passes = above.key in fates and fates[above.key].how == BEFORE
         if not passes and not is_identity_at_inference(above):
-            fits = counts[id(above.operation)] == 1 and absorb.takes_output_affine(above.operation, axis, rank, bool(np.any(shift)))
+            fits = counts[id(above.operation)] == 1 and absorb.takes_output_affine(above.operation, axis, rank)
             return [above.operation] if fits and len(above.inputs) == 1 else []
         tensor = above.inputs[0]
     return []

@@ -1,57 +1,20 @@
 """What a rewriting would do: decided here, carried out by `keras_ic.surgery.build`."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
-from keras_ic.surgery import table
 from keras_ic.surgery.flops import flops
-from keras_ic.surgery.graph import Graph, read, sublayers
+from keras_ic.surgery.graph import Call, Graph, read, sublayers
 from keras_ic.surgery.kinds import NORMALIZATIONS, is_batch_normalization, is_ic, unwrap
 from keras_ic.surgery.normalization import AFFINE, AFTER, BEFORE, DROPPED, KEPT, Normalizations, decide_normalizations
 from keras_ic.surgery.policy import Policy, Site, checked_policy
+from keras_ic.surgery.rows import Change, Listing, Skip
 from keras_ic.surgery.sites import Sites, decide_sites, is_weight_layer, taken_names, unique_name
 
 
-@dataclasses.dataclass(frozen=True)
-class Change:
-    """One row of a plan: what becomes of one call of one layer.
-
-    Attributes:
-        layer: The path of the layer, `outer/inner/name` inside nested models.
-        type: The name of its class.
-        kind: `"ic"`, `"normalization"` or `"bias"`.
-        result: What becomes of it, in words.
-        name: The name of the new layer, if there is one.
-        rate: The rate of the new IC layer, if there is one.
-    """
-
-    layer: str
-    type: str
-    kind: str
-    result: str
-    name: str | None = None
-    rate: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Skip:
-    """One row of a plan: a layer that stays as it is, and why.
-
-    Attributes:
-        layer: The path of the layer, `outer/inner/name` inside nested models.
-        type: The name of its class.
-        reason: Why it stays, in words.
-    """
-
-    layer: str
-    type: str
-    reason: str
-
-
-class Plan:
+class Plan(Listing):
     """What `keras_ic.rewrite` would do to a model. Prints as a table.
 
     Attributes:
@@ -64,37 +27,25 @@ class Plan:
     """
 
     def __init__(self, graph: Graph, policy: Policy, normalizations: Normalizations, sites: Sites):
+        super().__init__(graph.model)
         self.graph = graph
         self.policy = policy
         self.normalizations = normalizations
         self.sites = sites
-        self.model = graph.model
+        self.clips: dict[int, Any] = {}  # What the builder also asks for, and only a folding has.
+        self.unfused: set[int] = set()
         taken = taken_names(graph) | {insertion.name for insertion in sites.insertions}
         self.affine_names = {
             id(call.operation): unique_name(f"{call.operation.name}_affine", taken)
             for call in {id(call.operation): call for _, call, _ in graph.walk() if self._how(call) == AFFINE}.values()
         }
-        self.changes: list[Change] = []
-        self.skipped: list[Skip] = []
         self._fill_rows()
         self.parameters = (self.model.count_params(), self.model.count_params() + self._added_parameters())
         self.flops = (flops(graph), flops(graph, self))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as JSON values."""
-        return {
-            "model": self.model.name,
-            "changes": [dataclasses.asdict(change) for change in self.changes],
-            "skipped": [dataclasses.asdict(skip) for skip in self.skipped],
-            "parameters": {"before": self.parameters[0], "after": self.parameters[1]},
-            "flops": {"before": self.flops[0], "after": self.flops[1]},
-        }
-
-    def __str__(self) -> str:
-        rows = [(row.layer, row.type, row.result) for row in self.changes] + [(row.layer, row.type, f"- {row.reason}") for row in self.skipped]
-        (old, new), (old_flops, new_flops) = self.parameters, self.flops
-        footer = f"parameters {old:,} -> {new:,}; FLOPs a sample {old_flops:,} -> {new_flops:,}"
-        return f"{self.model.name}\n{table.text(('Layer', 'Type', 'What becomes of it'), rows)}\n{footer}"
+    def affine_key(self, call: Call) -> Any:
+        """Tells the affines apart: one for all calls of a normalization."""
+        return id(call.operation)
 
     def _how(self, call) -> str | None:
         fate = self.normalizations.fates.get(call.key)

@@ -8,14 +8,14 @@ from keras import layers, ops
 
 from keras_ic.surgery import absorb
 from keras_ic.surgery.graph import sublayers
-from keras_ic.surgery.normalization import AFFINE, AFTER, BEFORE
 
 if TYPE_CHECKING:
     from keras_ic.surgery.build import Parts
+    from keras_ic.surgery.fold_plan import FoldPlan
     from keras_ic.surgery.plan import Plan
 
 
-def transfer(plan: "Plan", parts: "Parts") -> None:
+def transfer(plan: "Plan | FoldPlan", parts: "Parts") -> None:
     """Gives the new layers the weights that `plan.policy.weights` says."""
     changed = _absorbed(plan) if plan.policy.weights == "preserve" else {}
     for key, (old, new) in parts.layers.items():
@@ -61,19 +61,17 @@ def _copy_preprocessing(old, new) -> None:
                 taken.load_assets(folder)
 
 
-def _absorbed(plan: "Plan") -> dict[int, dict[str, Any]]:
+def _absorbed(plan: "Plan | FoldPlan") -> dict[int, dict[str, Any]]:
     """The weights, by name, of every layer that absorbs a normalization."""
     changed: dict[int, dict[str, Any]] = {}
     for _, call, _ in plan.graph.walk():
         fate = plan.normalizations.fates.get(call.key)
-        if fate is None or fate.how not in (BEFORE, AFTER):
-            continue
-        for target in fate.targets:
+        for target, absorb_into in () if fate is None else fate.absorptions:
             if id(target) not in changed:
                 values = changed[id(target)] = {weight.name: _at_least_float32(weight) for weight in target.weights}
                 if id(target) in plan.normalizations.biased:
                     values["bias"] = np.zeros(())  # Takes the shape of what is added, if anything is.
-            (absorb.absorb_output if fate.how == BEFORE else absorb.absorb_input)(target, changed[id(target)], fate.scale, fate.shift)
+            absorb_into(changed[id(target)])
     return changed
 
 
@@ -82,14 +80,19 @@ def _at_least_float32(weight) -> np.ndarray:
     return value.astype("float32") if value.dtype.itemsize < 4 else value
 
 
-def _start_as_before(plan: "Plan", parts: "Parts") -> None:
-    """Affines as the normalizations that they replace, IC layers as identities at inference."""
+def _start_as_before(plan: "Plan | FoldPlan", parts: "Parts") -> None:
+    """Affines and clips as what they replace, IC layers as identities at inference."""
     for _, call, _ in plan.graph.walk():
         fate = plan.normalizations.fates.get(call.key)
-        if fate is not None and fate.how == AFFINE:
-            affine = parts.affines[id(call.operation)][1]
-            affine.scale.assign(fate.scale)
+        if fate is not None and fate.is_replaced:
+            affine = parts.affines[plan.affine_key(call)][1]
             affine.shift.assign(fate.shift)
+            if affine.use_scale:
+                affine.scale.assign(fate.scale)
+    for clip, layer in parts.clips.values():
+        layer.lower.assign(clip.lower)
+        if layer.use_upper:
+            layer.upper.assign(clip.upper)
     for _, ic in parts.ics.values():
         ic.gamma.assign(np.sqrt(absorb.as_array(ic.moving_variance) + ic.epsilon))
         ic.beta.assign(absorb.as_array(ic.moving_mean))

@@ -1,0 +1,297 @@
+"""What becomes of each IC layer, BatchNormalization and affine when a model is folded for inference.
+
+Each is an affine map at inference, `scale * x + shift`. In this order, the first that is exact is done:
+
+1. It goes into the linear layer before it, or into a normalization right behind it.
+2. It goes into all linear layers behind it.
+3. It goes through the ReLU before it into the linear layer before that. `scale * relu(x) + shift` is `maximum(scale * x + shift, shift)` for a scale
+   of 0 or more; where some scales are below 0, their signs go into the linear layers behind.
+4. Its shift stays as an addition of one vector, its scale goes into the linear layers behind: what is left before padding with zeros.
+5. It stays as an `Affine`, with the reason why.
+
+Before `padding="same"`, 3 and 4 are two of four exact forms. The others are to pad with the constant that the map takes to 0, and to add a map of
+biases, one for each place, behind the convolution. `python benchmarks/inference.py --forms` times them beside the plain convolutions: 3 is as fast as
+these once compiled by XLA; 4 and the map of biases come next, close to each other, and the map needs images of one size; padding with a constant is
+the slowest.
+"""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from keras import layers
+
+from keras_ic.layer import IndependentComponent
+from keras_ic.surgery import absorb
+from keras_ic.surgery.affine import Affine
+from keras_ic.surgery.graph import Call, Graph
+from keras_ic.surgery.kinds import DROPOUTS, inside_time, is_plain, time_axes
+from keras_ic.surgery.maps import AffineMap, clip_bounds, moved_before, moved_behind
+from keras_ic.surgery.normalization import (
+    AFFINE,
+    AFTER,
+    BEFORE,
+    CLIPPED,
+    DROPPED,
+    KEPT,
+    MERGED,
+    SHIFT,
+    Fate,
+    Normalizations,
+    inference_affine,
+)
+
+# A shift that stays is divided by the scale that leaves. Where that makes it larger than this, values of half precision would drown in it.
+LARGEST_SHIFT = 1e4
+
+
+@dataclasses.dataclass(eq=False)
+class Clipping:
+    """A ReLU that gets bounds of each channel's own: the one that `call` is, or that is fused into the layer it calls."""
+
+    call: Call
+    axis: int
+    lower: np.ndarray
+    upper: np.ndarray | None
+    is_fused: bool
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Before:
+    """The linear layer before a map, the map along its output channels, and the ReLU between, if there is one."""
+
+    operation: Any
+    scale: np.ndarray
+    shift: np.ndarray
+    clipping: Clipping | None
+
+
+@dataclasses.dataclass(eq=False)
+class _Behind:
+    """What reads a map's output and takes it up: linear layers, normalizations; or the reason why something there does not."""
+
+    layers: list[tuple[Any, AffineMap]] = dataclasses.field(default_factory=list)
+    normalizations: list[tuple[Call, AffineMap]] = dataclasses.field(default_factory=list)
+    reason: str = ""
+
+    @property
+    def absorptions(self) -> tuple[tuple[Any, Callable[[dict], None]], ...]:
+        return tuple((operation, functools.partial(absorb.absorb_map, inside_time(operation), given=given)) for operation, given in self.layers)
+
+
+def foldable(operation: Any) -> Any:
+    """The IC layer, BatchNormalization or affine that it is, be it inside `TimeDistributed`; None for anything else."""
+    layer = inside_time(operation)
+    return layer if isinstance(layer, (IndependentComponent, layers.BatchNormalization, Affine)) else None
+
+
+class Folding:
+    """Decides, for a model and the models in it.
+
+    Attributes:
+        normalizations: The fate of each call of an IC layer, BatchNormalization, affine or dropout, and the layers that get a bias.
+        clips: By call, the ReLU that is clipped.
+        unfused: The ids of the layers whose fused ReLU leaves them.
+    """
+
+    def __init__(self, root: Graph):
+        # A layer that is called twice would absorb the same map for both of its calls.
+        self.counts = collections.Counter(id(call.operation) for _, call, _ in root.walk())
+        self.normalizations = Normalizations({}, {})
+        self.clips: dict[int, Clipping] = {}
+        self.unfused: set[int] = set()
+        self._pending: dict[int, AffineMap] = {}
+        for graph, call, _ in root.walk():
+            if foldable(call.operation) is not None:
+                fate = self._decide(graph, call)
+                self.normalizations.fates[call.key] = fate
+                self._add_biases(fate)
+            elif isinstance(call.operation, DROPOUTS) and is_plain(call):
+                self.normalizations.fates[call.key] = Fate(DROPPED)
+
+    def _add_biases(self, fate: Fate) -> None:
+        absorbing = [operation for operation, _ in fate.absorptions]
+        if fate.how == CLIPPED:
+            absorbing = absorbing[:1]  # The others take signs alone.
+        if fate.how != SHIFT and np.any(fate.shift):
+            self.normalizations.biased.update({id(made): made for made in absorbing if not absorb.has_bias(inside_time(made))})
+
+    def _decide(self, graph: Graph, call: Call) -> Fate:
+        layer = foldable(call.operation)
+        rank = len(call.outputs[0].shape)
+        axis = layer.axis % (rank - time_axes(call.operation)) + time_axes(call.operation)
+        given = self._pending.pop(call.key, None)
+        reason = _reason_to_keep(layer, call)
+        if reason:
+            return Fate(KEPT, axis, reason=reason)
+        whole = AffineMap.along(axis, rank, *_affine_of(layer))
+        whole = whole if given is None else given.then(whole)
+        scale, shift = whole.vectors(call.outputs[0].shape[axis])
+        if call.inputs[0].dtype != call.outputs[0].dtype:
+            return self._left(layer, axis, scale, shift, f"it turns {call.inputs[0].dtype} into {call.outputs[0].dtype}", given)
+        before = self._before(graph, call, whole)
+        if before is not None and before.clipping is None:
+            return Fate(BEFORE, axis, scale, shift, (before.operation,), absorptions=(_into_output(before),))
+        behind = self._behind(graph, call, whole)
+        if not behind.reason:
+            for other, moved in behind.normalizations:
+                self._pending[other.key] = moved
+            readers = [operation for operation, _ in behind.layers] + [other.operation for other, _ in behind.normalizations]
+            how = AFTER if behind.layers else MERGED
+            return Fate(how, axis, scale, shift, tuple(readers), absorptions=behind.absorptions)
+        return self._clipped(graph, call, axis, whole) or self._split(graph, call, axis, whole, behind.reason, given)
+
+    def _clipped(self, graph: Graph, call: Call, axis: int, whole: AffineMap) -> Fate | None:
+        """Through the ReLU before it, with signs to the layers behind it."""
+        scale, shift = whole.vectors(call.outputs[0].shape[axis])
+        sign = np.where(whole.scale < 0, -1.0, 1.0)
+        behind = self._behind(graph, call, AffineMap(sign, np.zeros_like(sign))) if np.any(sign < 0) else _Behind()
+        before = self._before(graph, call, AffineMap(np.abs(whole.scale), sign * whole.shift))
+        if before is None or behind.reason or behind.normalizations:
+            return None
+        clipping = before.clipping
+        assert clipping is not None
+        self.clips[clipping.call.key] = clipping
+        if clipping.is_fused:
+            self.unfused.add(id(before.operation))
+        targets = (before.operation, *(operation for operation, _ in behind.layers))
+        return Fate(CLIPPED, axis, scale, shift, targets, absorptions=(_into_output(before), *behind.absorptions))
+
+    def _split(self, graph: Graph, call: Call, axis: int, whole: AffineMap, reason: str, given: AffineMap | None) -> Fate:
+        """The shift stays, the scale goes behind; or all of it stays."""
+        layer = foldable(call.operation)
+        scale, shift = whole.vectors(call.outputs[0].shape[axis])
+        if not np.all(scale):
+            return self._left(layer, axis, scale, shift, f"{reason}; a scale of 0 cannot go into weights without its shift", given)
+        behind = self._behind(graph, call, AffineMap(whole.scale, np.zeros_like(whole.shift)))
+        if behind.reason or behind.normalizations or np.max(np.abs(shift / scale)) > LARGEST_SHIFT:
+            return self._left(layer, axis, scale, shift, behind.reason or reason, given)
+        targets = tuple(operation for operation, _ in behind.layers)
+        return Fate(SHIFT, axis, np.ones_like(scale), shift / scale, targets, reason, behind.absorptions)
+
+    def _left(self, layer, axis: int, scale, shift, reason: str, given: AffineMap | None) -> Fate:
+        how = KEPT if isinstance(layer, Affine) and given is None else AFFINE
+        return Fate(how, axis, scale, shift, reason=reason)
+
+    def _before(self, graph: Graph, call: Call, given: AffineMap) -> _Before | None:
+        """The linear layer before it, with nothing between that the map could not pass, nor anything else that reads what would change."""
+        tensor, clipping = call.inputs[0], None
+        while len(graph.consumers(tensor)) == 1 and id(tensor) not in graph.output_ids:
+            above = graph.producer(tensor)
+            if above is None:
+                return None
+            fate = self.normalizations.fates.get(above.key)
+            bounds = clip_bounds(above.operation) if is_plain(above) and clipping is None else None
+            moved = given if fate is not None and fate.is_bypassed else moved_before(above, given)
+            if moved is None and bounds is not None and above.key not in self.clips and not np.any(given.scale < 0):
+                clipping = _clipping(above, bounds, given, is_fused=False)
+                moved = given if clipping is not None else None
+            if moved is None:
+                return self._linear_before(above, given, clipping)
+            tensor, given = above.inputs[0], moved
+        return None
+
+    def _linear_before(self, above: Call, given: AffineMap, clipping: Clipping | None) -> _Before | None:
+        layer, ahead = inside_time(above.operation), time_axes(above.operation)
+        if not absorb.is_linear(layer) or self.counts[id(above.operation)] != 1 or not is_plain(above):
+            return None
+        rank = len(above.outputs[0].shape)
+        axis = absorb.channel_axis(layer, rank - ahead)
+        bounds = clip_bounds(layer.activation) if not absorb.has_linear_activation(layer) else None
+        if bounds is not None and clipping is None and above.key not in self.clips and not np.any(given.scale < 0):
+            clipping = _clipping(above, bounds, given, is_fused=True)
+        fused = clipping is not None and clipping.is_fused
+        fits = given.axes <= {axis + ahead} and (id(above.operation) not in self.unfused)
+        if not fits or not absorb.takes_output_affine(layer, axis, rank - ahead, fused):
+            return None
+        return _Before(above.operation, *given.vectors(above.outputs[0].shape[axis + ahead]), clipping)
+
+    def _behind(self, graph: Graph, call: Call, given: AffineMap) -> _Behind:
+        """Everything that reads it, through what it can pass."""
+        found = _Behind()
+        tensors = [(call.outputs[0], given)]
+        while tensors:
+            tensor, given = tensors.pop()
+            if id(tensor) in graph.output_ids:
+                return _Behind(reason="it is an output of its model")
+            if not graph.consumers(tensor):
+                return _Behind(reason="nothing reads it")
+            for below in graph.consumers(tensor):
+                moved = moved_behind(below, given)
+                if moved is not None:
+                    tensors.append((below.outputs[0], moved))
+                elif self._merges(below, given):
+                    found.normalizations.append((below, given))
+                elif self._takes(below, given):
+                    found.layers.append((below.operation, _without(given, time_axes(below.operation))))
+                else:
+                    return _Behind(reason=self._obstacle(below, given))
+        return found
+
+    def _merges(self, below: Call, given: AffineMap) -> bool:
+        layer = foldable(below.operation)
+        if layer is None or _reason_to_keep(layer, below):
+            return False
+        ahead = time_axes(below.operation)
+        return given.axes <= {layer.axis % (len(below.outputs[0].shape) - ahead) + ahead}
+
+    def _takes(self, below: Call, given: AffineMap) -> bool:
+        layer, ahead = inside_time(below.operation), time_axes(below.operation)
+        if not absorb.is_linear(layer) or self.counts[id(below.operation)] != 1 or not is_plain(below):
+            return False
+        if ahead and any(axis <= ahead for axis in given.axes):
+            return False
+        return absorb.takes_input_map(layer, _without(given, ahead))
+
+    def _obstacle(self, below: Call, given: AffineMap) -> str:
+        """Why `below` does not take it up."""
+        name = f"{below.operation.name} ({type(inside_time(below.operation)).__name__})"
+        layer = inside_time(below.operation)
+        if not absorb.is_linear(layer):
+            return f"{name} reads it, which is no linear layer that could take it up"
+        if self.counts[id(below.operation)] != 1:
+            return f"{name} reads it, which is called several times with the same weights"
+        if not np.any(given.shift):
+            return f"{name} reads it, whose weights do not run along axis {sorted(given.axes)} alone"
+        return f"{name} reads it, which its shift cannot go into (zeros are padded, or weights do not run along its axis)"
+
+
+def _without(given: AffineMap, ahead: int) -> AffineMap:
+    """The map as the layer inside `TimeDistributed` sees it."""
+    return AffineMap(*(array.reshape(array.shape[ahead:]) for array in (given.scale, given.shift))) if ahead else given
+
+
+def _into_output(before: _Before) -> tuple[Any, Callable[[dict], None]]:
+    into = functools.partial(absorb.absorb_output, inside_time(before.operation), scale=before.scale, shift=before.shift)
+    return before.operation, into
+
+
+def _clipping(call: Call, bounds: tuple, given: AffineMap, is_fused: bool) -> Clipping | None:
+    """The ReLU of the call with the map moved in front of it; None where the map differs along several axes, or one of unknown size."""
+    shape = call.outputs[0].shape
+    axis = min(given.axes, default=len(shape) - 1)
+    if len(given.axes) > 1 or shape[axis] is None:
+        return None
+    scale, shift = given.vectors(shape[axis])
+    lower, upper = bounds
+    return Clipping(call, axis, scale * lower + shift, None if upper is None else scale * upper + shift, is_fused)
+
+
+def _affine_of(layer) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(layer, Affine):
+        shift = absorb.as_array(layer.shift)
+        return absorb.as_array(layer.scale) if layer.use_scale else np.ones_like(shift), shift
+    return inference_affine(layer)
+
+
+def _reason_to_keep(layer, call: Call) -> str:
+    known = next(kind for kind in (IndependentComponent, layers.BatchNormalization, Affine) if isinstance(layer, kind))
+    if type(layer).call is not known.call:
+        return f"stays: {type(layer).__name__} computes something else than {known.__name__} does"
+    if call.kwargs.get("training"):
+        return "stays: called with training=True, it normalizes with the statistics of each batch at inference too"
+    return ""
