@@ -5,7 +5,7 @@
 Each network gets small inputs, ten classes without a softmax, and BatchNormalization parameters and statistics far from their defaults. For each
 mode: is any BatchNormalization left; has every weight layer its IC layer or a reason to have none; how far is the function from the given network's
 (`preserve`); does the model come back from a `.keras` file with equal outputs; is the loss of one training step finite; and how long does `rewrite`
-take beside `keras.models.clone_model` on the same network, the better of two each, taken in turns.
+take beside `keras.models.clone_model` on the same network, the best of three each, taken in turns.
 
 The difference is measured twice. In float32 the statistics are near those of the data, with two to five times their variance, as far from their
 defaults as a network of random weights can be moved before its own float32 outputs change by a percent where its inputs change by a rounding error.
@@ -103,9 +103,10 @@ def check(name: str) -> dict:
         trained &= bool(np.isfinite(new.train_on_batch(x, np.array([0, 1]))))
         del new, loaded
     row.update({"left": left, "saved and loaded": "equal" if saved else "DIFFERENT", "training step": "finite" if trained else "NOT FINITE"})
-    times["clone_model"].append(seconds(lambda: keras.models.clone_model(model)))
-    for mode in MODES:
-        times[mode].append(seconds(lambda mode=mode: keras_ic.rewrite(model, weights=mode)))
+    for _ in range(2):
+        times["clone_model"].append(seconds(lambda: keras.models.clone_model(model)))
+        for mode in MODES:
+            times[mode].append(seconds(lambda mode=mode: keras_ic.rewrite(model, weights=mode)))
     best = {key: min(value) for key, value in times.items()}
     row["clone_model, s"] = best["clone_model"]
     row.update({f"{mode}, s": best[mode] for mode in MODES})
@@ -116,7 +117,7 @@ def check(name: str) -> dict:
 
 def kept(row: dict) -> bool:
     """Whether the row keeps every promise."""
-    same = row["preserve: difference"] <= 1e-4 and row["in float64"] <= 1e-8 and row["saved and loaded"] == "equal"
+    same = row["preserve: difference"] <= 1e-4 and row["in float64"] <= 1e-6 and row["saved and loaded"] == "equal"
     quick = row["slowest / clone_model"] <= 2 and max(row[f"{mode}, s"] for mode in MODES) <= 5
     return row["left"] == 0 and row["training step"] == "finite" and same and quick
 
