@@ -28,7 +28,7 @@ from keras_ic.layer import IndependentComponent
 from keras_ic.surgery import absorb
 from keras_ic.surgery.affine import Affine
 from keras_ic.surgery.graph import Call, Graph
-from keras_ic.surgery.kinds import DROPOUTS, inside_time, is_plain, time_axes
+from keras_ic.surgery.kinds import DROPOUTS, inside_time, is_plain, is_zero_padding, time_axes
 from keras_ic.surgery.maps import AffineMap, clip_bounds, moved_before, moved_behind
 from keras_ic.surgery.normalization import (
     AFFINE,
@@ -165,11 +165,11 @@ class Folding:
         """The shift stays, the scale goes behind; or all of it stays."""
         layer = foldable(call.operation)
         scale, shift = whole.vectors(call.outputs[0].shape[axis])
-        if not np.all(scale):
-            return self._left(layer, axis, scale, shift, f"{reason}; a scale of 0 cannot go into weights without its shift", given)
         behind = self._behind(graph, call, AffineMap(whole.scale, np.zeros_like(whole.shift)))
-        if behind.reason or behind.normalizations or np.max(np.abs(shift / scale)) > LARGEST_SHIFT:
+        if behind.reason or behind.normalizations:
             return self._left(layer, axis, scale, shift, behind.reason or reason, given)
+        if not np.all(scale) or np.max(np.abs(shift / scale)) > LARGEST_SHIFT:
+            return self._left(layer, axis, scale, shift, f"{reason}, and without its shift a scale as small as one here cannot go either", given)
         targets = tuple(operation for operation, _ in behind.layers)
         return Fate(SHIFT, axis, np.ones_like(scale), shift / scale, targets, reason, behind.absorptions)
 
@@ -251,6 +251,8 @@ class Folding:
         """Why `below` does not take it up."""
         name = f"{below.operation.name} ({type(inside_time(below.operation)).__name__})"
         layer = inside_time(below.operation)
+        if is_zero_padding(below):
+            return f"{name} reads it, whose zeros are not shifted"
         if not absorb.is_linear(layer):
             return f"{name} reads it, which is no linear layer that could take it up"
         if self.counts[id(below.operation)] != 1:

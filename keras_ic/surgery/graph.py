@@ -101,8 +101,8 @@ def read(model: keras.Model) -> Graph:
         )
     if not is_readable(model):
         raise ValueError(
-            "Only Sequential and Functional models can be rewritten: the calls of a subclassed model are Python code, not a graph. Build it as "
-            "`keras.Model(inputs, outputs)`, or rewrite the Sequential and Functional models it is made of, or put `keras_ic.IC` into its `call` "
+            "Only Sequential and Functional models can be rewritten or folded: the calls of a subclassed model are Python code, not a graph. Build "
+            "it as `keras.Model(inputs, outputs)`, or take the Sequential and Functional models it is made of, or put `keras_ic.IC` into its `call` "
             f"by hand. {described}"
         )
     return Graph(model, {})

@@ -1,0 +1,503 @@
+"""IC layers, BatchNormalization and dropout folded into the layers beside them: every kind of layer, and what stands between."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_ic
+from keras_ic.surgery import plan_fold
+from keras_ic.surgery.affine import Affine
+from keras_ic.surgery.clip import Clip
+from keras_ic.surgery.graph import sublayers
+from tests.conftest import BACKEND
+from tests.surgery import models
+from tests.surgery.test_fold_properties import scatter
+
+SHAPES = {1: (9, 4), 2: (9, 8, 4), 3: (5, 6, 5, 4)}
+
+
+def kinds(model):
+    return {type(layer) for layer in sublayers(model)}
+
+
+def results(model):
+    return {change.layer: change.result for change in plan_fold(model).changes}
+
+
+def folded(model, negative=0.0, tolerance=1e-5, seed=1):
+    """The folded model, with everything that holds for all of them checked."""
+    scatter(model, seed, negative, 0)
+    unchanged = models.Unchanged(model)
+    plan = plan_fold(model)
+    new = keras_ic.fold(model)
+    unchanged.check()
+    models.assert_same_function(model, new, tolerance)
+    assert new.count_params() == plan.parameters[1] and type(new) is type(model) and new.name == model.name
+    assert not models.ics(new) and not models.batch_normalizations(new)
+    return new
+
+
+def linear_layers():
+    """Every kind of linear layer, padding, stride, dilation, groups and size of kernel."""
+    yield "dense", 2, lambda: layers.Dense(3, name="linear")
+    yield "dense without bias", 1, lambda: layers.Dense(3, use_bias=False, name="linear")
+    yield "einsum", 2, lambda: layers.EinsumDense("abcd,de->abce", (None, None, 6), name="linear")
+    yield "einsum with heads", 1, lambda: layers.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de", name="linear")
+    yield "einsum on the right", 2, lambda: layers.EinsumDense("...d,de->...e", 6, bias_axes="e", name="linear")
+    yield "einsum over two axes", 2, lambda: layers.EinsumDense("abcd,cde->abe", (None, 5), bias_axes="e", name="linear")
+    for rank in SHAPES:
+        for size in (1, 2, 3, 4):
+            for padding in ("valid", "same", *(["causal"] if rank == 1 else [])):
+                for more in ({}, {"strides": 2}, {"dilation_rate": 2}, {"groups": 2, "use_bias": False}):
+                    if rank == 3 and size == 4:
+                        continue
+                    settings = {"kernel_size": size, "padding": padding, "name": "linear", **more}
+                    label = f"conv{rank}d {size} {padding} {more or ''}"
+                    yield label, rank, lambda rank=rank, settings=settings: getattr(layers, f"Conv{rank}D")(6, **settings)
+                    if padding == "causal" or "groups" in more or rank == 3 or size == 4:
+                        continue
+                    yield (
+                        f"depthwise {label}",
+                        rank,
+                        lambda rank=rank, settings=settings: getattr(layers, f"DepthwiseConv{rank}D")(depth_multiplier=2, **settings),
+                    )
+                    yield (
+                        f"separable {label}",
+                        rank,
+                        lambda rank=rank, settings=settings: getattr(layers, f"SeparableConv{rank}D")(
+                            5, depth_multiplier=2, use_bias=False, **settings
+                        ),
+                    )
+            for padding in ("valid", "same"):
+                settings = {"kernel_size": size, "padding": padding, "strides": 2 if size > 1 else 1, "name": "linear"}
+                if size < 4:
+                    label = f"transposed {rank}d {size} {padding}"
+                    yield label, rank, lambda rank=rank, settings=settings: getattr(layers, f"Conv{rank}DTranspose")(3, **settings)
+
+
+LINEAR = [pytest.param(rank, make, id=label) for label, rank, make in linear_layers()]
+
+
+@pytest.mark.parametrize("rank, make", LINEAR)
+def test_every_linear_layer_behind_an_ic(rank, make):
+    """On the raw input nothing can move up: the whole map goes into the layer, or its scale alone, with the shift as an addition."""
+    layer = make()
+    new = folded(keras.Sequential([keras.Input(SHAPES[rank]), keras_ic.IC(name="ic"), layer]), negative=0.3)
+    padded = getattr(layer, "padding", "valid") != "valid" and np.prod(layer.kernel_size) > 1
+    if padded or "Transpose" in type(layer).__name__:
+        assert [type(made) for made in new.layers] == [Affine, type(layer)] and not new.layers[0].use_scale
+    else:
+        assert [type(made) for made in new.layers] == [type(layer)]
+
+
+@pytest.mark.parametrize("rank, make", [case for case in LINEAR if re.search(r"conv.d [234] same|transposed", case.id)])
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+def test_shifts_move_into_the_relu_before(rank, make, activation):
+    """Convolution, ReLU, IC, convolution: nothing is left but the ReLU with bounds of its own."""
+    first = getattr(layers, f"Conv{rank}D")(4, 1, activation=activation, name="first")
+    new = folded(keras.Sequential([keras.Input(SHAPES[rank]), first, keras_ic.IC(name="ic"), make()]), negative=0.3)
+    assert [type(made) for made in new.layers] == [type(first), Clip, type(make())]
+    assert new.layers[1].use_upper == (activation == "relu6") and new.layers[0].activation is keras.activations.linear
+
+
+RELUS = {
+    "ReLU": lambda: layers.ReLU(),
+    "ReLU6": lambda: layers.ReLU(6.0),
+    "Activation": lambda: layers.Activation("relu"),
+    "Activation of a function": lambda: layers.Activation(keras.activations.relu6),
+    "op": lambda: keras.ops.relu,
+    "op 6": lambda: keras.ops.relu6,
+}
+
+
+@pytest.mark.parametrize("relu", RELUS)
+def test_every_relu_takes_the_shift(relu):
+    inputs = keras.Input((6, 6, 3))
+    x = RELUS[relu]()(layers.Conv2D(4, 3, name="first")(inputs))
+    model = keras.Model(inputs, layers.Conv2D(2, 3, padding="same", name="second")(keras_ic.IC(name="ic")(x)))
+    new = folded(model)
+    assert Clip in kinds(new) and Affine not in kinds(new)
+    assert results(model)["ic"] == "folded into first, through the ReLU between"
+
+
+@pytest.mark.parametrize("activation", [layers.ReLU(negative_slope=0.1), layers.ReLU(threshold=0.5), layers.Activation("tanh"), layers.LeakyReLU()])
+def test_other_activations_do_not(activation):
+    activation = type(activation).from_config(activation.get_config())
+    stack = [keras.Input((6, 6, 3)), layers.Conv2D(4, 3), activation, keras_ic.IC(name="ic"), layers.Conv2D(2, 3, padding="same", name="last")]
+    model = keras.Sequential(stack)
+    new = folded(model)
+    assert Clip not in kinds(new) and type(new.get_layer("ic_shift")) is Affine
+    assert results(model)["ic"].startswith("scale folded into last; shift stays as ic_shift: last (Conv2D) reads it, which its shift cannot go into")
+
+
+def test_a_relu_that_others_read_keeps_its_zero():
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(4, 3, padding="same", activation="relu", name="first")(inputs)
+    model = keras.Model(inputs, x + layers.Conv2D(4, 3, padding="same", name="second")(keras_ic.IC(name="ic")(x)))
+    new = folded(model)
+    assert Clip not in kinds(new) and not new.get_layer("ic_shift").use_scale
+    assert new.get_layer("first").activation is keras.activations.relu
+
+
+def test_scales_of_zero():
+    for before, left in (([], Affine), ([layers.Conv2D(4, 3, name="first"), layers.ReLU()], Clip)):
+        model = scatter(
+            keras.Sequential([keras.Input((6, 6, 4)), *before, keras_ic.IC(name="ic"), layers.Conv2D(3, 3, padding="same", name="conv")]), 0, 0, 0
+        )
+        model.get_layer("ic").gamma.assign([1.0, 0.0, 2.0, 0.0])
+        new = keras_ic.fold(model)
+        models.assert_same_function(model, new, 1e-5)
+        assert left in kinds(new)
+        if left is Affine:
+            assert new.get_layer("ic_affine").use_scale
+            assert "a scale as small as one here cannot go either" in results(model)["ic"]
+
+
+def test_a_tiny_scale_leaves_the_whole_affine():
+    model = keras.Sequential([keras.Input((6, 6, 2)), keras_ic.IC(name="ic"), layers.Conv2D(3, 3, padding="same", name="conv")])
+    scatter(model, 0, 0, 0)
+    model.get_layer("ic").gamma.assign([1.0, 1e-7])
+    assert results(model)["ic"].startswith("becomes ic_affine: conv (Conv2D) reads it")
+    models.assert_same_function(model, keras_ic.fold(model), 1e-5)
+
+
+def between():
+    conv, same = (lambda: layers.Conv2D(3, 3, name="linear")), (lambda: layers.Conv2D(3, 3, padding="same", name="linear"))
+    dense = lambda: layers.Dense(3, name="linear")  # noqa: E731
+    yield "flatten", [layers.Flatten()], dense, True
+    yield "reshape to vectors", [layers.Reshape((-1, 4))], dense, True
+    yield "reshape of channels", [layers.Reshape((8, 8, 2, 2)), layers.Reshape((64, 4))], dense, True
+    yield "reshape that mixes", [layers.Reshape((8, 4, 8))], dense, True
+    yield "zero padding", [layers.ZeroPadding2D(((1, 0), (0, 2)))], conv, False
+    yield "flatten, pad", [layers.ZeroPadding2D(), layers.Flatten()], dense, False
+    yield "average pooling", [layers.AveragePooling2D(3, strides=2, padding="same")], conv, True
+    yield "maximum pooling", [layers.MaxPooling2D(3, strides=2, padding="same")], conv, True
+    yield "global average pooling", [layers.GlobalAveragePooling2D()], dense, True
+    yield "global maximum pooling, kept", [layers.GlobalMaxPooling2D(keepdims=True)], dense, True
+    yield "cropping", [layers.Cropping2D(1)], conv, True
+    yield "upsampling", [layers.UpSampling2D(2), layers.UpSampling2D(2, interpolation="bilinear")], conv, True
+    yield "permute", [layers.Permute((2, 1, 3))], conv, True
+    yield "permute channels away", [layers.Permute((3, 1, 2))], dense, False
+    yield "dropout", [layers.Dropout(0.5), layers.SpatialDropout2D(0.2), layers.GaussianNoise(0.1), layers.Activation("linear")], conv, True
+    yield "pooling, then same", [layers.AveragePooling2D(2)], same, False
+
+
+@pytest.mark.parametrize("steps, linear, whole", [pytest.param(*case[1:], id=case[0]) for case in between()])
+def test_what_stands_between_an_ic_and_a_linear_layer(steps, linear, whole):
+    steps = [type(step).from_config(step.get_config()) for step in steps]
+    new = folded(keras.Sequential([keras.Input((8, 8, 4)), keras_ic.IC(name="ic"), *steps, linear()]))
+    assert (Affine not in kinds(new)) == whole
+
+
+@pytest.mark.parametrize("steps", [["MaxPooling2D"], ["AveragePooling2D", "MaxPooling2D"], ["UpSampling2D", "Cropping2D", "Dropout"]], ids=str)
+def test_what_stands_between_a_linear_layer_and_a_map_behind_it(steps):
+    made = [getattr(layers, step)(*{"Dropout": [0.5], "AveragePooling2D": [2]}.get(step, [])) for step in steps]
+    relu = layers.Conv2D(4, 3, activation="relu", name="first")
+    new = folded(keras.Sequential([keras.Input((12, 12, 3)), relu, *made, keras_ic.IC(name="ic"), layers.Conv2D(3, 3, padding="same")]))
+    assert Affine not in kinds(new) and Clip in kinds(new)
+    new = folded(keras.Sequential([keras.Input((12, 12, 3)), layers.Conv2D(4, 3), *made, layers.BatchNormalization(name="bn"), layers.ReLU()]))
+    assert not {Affine, Clip} & kinds(new)
+
+
+def test_maximum_pooling_does_not_pass_a_negative_scale():
+    model = keras.Sequential([keras.Input((8, 8, 4)), keras_ic.IC(name="ic"), layers.MaxPooling2D(name="pool"), layers.Conv2D(3, 3, name="conv")])
+    new = folded(model, negative=0.6)
+    assert new.get_layer("ic_affine").use_scale and "pool (MaxPooling2D) reads it" in results(model)["ic"]
+
+
+def test_per_feature_map_through_flatten_of_channels_first():
+    model = keras.Sequential([keras.Input((4, 5, 6)), keras_ic.IC(axis=1), layers.Flatten(data_format="channels_first"), layers.Dense(3)])
+    assert [type(layer) for layer in folded(model).layers] == [layers.Flatten, layers.Dense]
+
+
+def test_a_shared_ic_folds_into_all_its_readers():
+    inputs = keras.Input((6, 6, 3))
+    x = keras_ic.IC(name="ic")(layers.Activation("tanh")(layers.Conv2D(4, 3)(inputs)))
+    valid = [layers.Conv2D(5, 1, strides=2, name="one")(x), layers.Dense(2, name="two")(x), layers.Conv2D(3, 2, name="three")(layers.Dropout(0.5)(x))]
+    model = keras.Model(inputs, valid)
+    assert Affine not in kinds(folded(model))
+    assert sorted(results(model)["ic"].removeprefix("folded into ").split(", ")) == ["one", "three", "two"]
+    mixed = keras.Model(inputs, [*valid, layers.Conv2D(3, 3, padding="same", name="four")(x)])
+    assert not folded(mixed).get_layer("ic_shift").use_scale
+    refused = keras.Model(inputs, [*valid, keras.ops.tanh(x)])
+    assert folded(refused).get_layer("ic_affine").use_scale
+
+
+def test_a_shared_weight_layer_takes_up_nothing():
+    inputs = keras.Input((4,))
+    shared = layers.Dense(4, name="shared")
+    model = keras.Model(inputs, shared(keras_ic.IC(name="two")(keras.ops.tanh(shared(keras_ic.IC(name="one")(inputs))))))
+    new = folded(model)
+    assert sum(isinstance(layer, Affine) for layer in new.layers) == 2
+    assert "shared (Dense) reads it, which is called several times" in results(model)["one"]
+
+
+def test_a_shared_ic_layer_with_calls_of_its_own_fates():
+    inputs = keras.Input((4,))
+    ic = keras_ic.IC(name="ic")
+    model = keras.Model(inputs, [layers.Dense(2, name="a")(ic(inputs)), keras.ops.tanh(ic(keras.ops.tanh(inputs))), keras.ops.relu(ic(inputs * 2.0))])
+    assert sum(isinstance(layer, Affine) for layer in folded(model).layers) == 1
+
+
+def test_normalizations_in_a_row_merge():
+    inputs = keras.Input((6, 6, 3))
+    x = layers.BatchNormalization(name="one")(keras.ops.tanh(inputs))
+    x = layers.BatchNormalization(name="three")(layers.AveragePooling2D(2)(keras_ic.IC(name="two")(x)))
+    model = keras.Model(inputs, layers.Conv2D(4, 3, padding="same", name="conv")(x))
+    new = folded(model)
+    assert results(model)["one"] == "merged with two" and results(model)["two"] == "merged with three"
+    assert [type(layer) for layer in new.layers if isinstance(layer, Affine)] == [Affine]
+    x = keras_ic.IC(name="second")(keras_ic.IC(name="first")(inputs))
+    assert folded(keras.Model(inputs, keras.ops.tanh(x))).get_layer("second_affine").use_scale
+
+
+def test_usual_networks_fold_too():
+    new = folded(models.small_convolutional())
+    assert [layer.name for layer in new.layers] == ["conv1", "relu1", "pad", "conv2", "relu2", "flatten", "dense"]
+    assert not {Affine, Clip} & kinds(new)
+
+
+def test_affines_of_a_rewriting_fold_where_they_can():
+    inputs = keras.Input((6, 6, 3))
+    x = layers.MaxPooling2D()(layers.Conv2D(4, 3, name="conv")(inputs))
+    model = scatter(keras.Model(inputs, layers.Conv2D(2, 1)(keras.ops.tanh(layers.BatchNormalization(name="bn")(x)))), 0, 0, 0)
+    rewritten = keras_ic.rewrite(model, weights="preserve")
+    assert Affine in kinds(rewritten) and Affine not in kinds(folded(rewritten))
+    stays = scatter(keras.Sequential([keras.Input((4,)), Affine(name="affine"), layers.Activation("tanh"), layers.Dropout(0.1)]), 0, 0, 0)
+    assert [skip.layer for skip in plan_fold(stays).skipped] == ["affine"]
+    assert [type(layer) for layer in keras_ic.fold(stays).layers] == [Affine, layers.Activation]
+
+
+@pytest.mark.parametrize("settings", [{"center": False}, {"scale": False}, {"center": False, "scale": False}, {"axis": 1}, {"axis": 2}], ids=str)
+def test_settings_of_the_ic(settings):
+    for linear in (layers.Conv2D(3, 3, padding="same", name="conv"), layers.Dense(3)):
+        model = keras.Sequential([keras.Input((6, 5, 4)), keras_ic.IC(name="ic", **settings), linear])
+        new = folded(model)
+        if "axis" in settings:
+            assert type(new.layers[0]) is Affine and new.layers[0].axis == settings["axis"]
+            assert "reads it" in results(model)["ic"]
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow has no convolution for channels_first on CPUs")
+def test_channels_first():
+    first = {"data_format": "channels_first"}
+    stack = [
+        layers.Conv2D(4, 3, activation="relu", name="one", **first),
+        keras_ic.IC(axis=1, name="a"),
+        layers.ZeroPadding2D(1, **first),
+        layers.Conv2D(5, 3, padding="same", name="two", **first),
+        keras_ic.IC(axis=1, name="b"),
+        layers.AveragePooling2D(2, **first),
+        layers.Conv2D(5, 2, name="three", **first),
+        layers.BatchNormalization(axis=1, name="c"),
+        layers.ReLU(),
+        layers.GlobalAveragePooling2D(**first),
+        keras_ic.IC(name="d"),
+        layers.Dense(2),
+    ]
+    new = folded(keras.Sequential([keras.Input((3, 12, 12)), *stack]))
+    assert [layer.axis for layer in new.layers if isinstance(layer, Clip)] == [1] and Affine not in kinds(new)
+
+
+def test_nested_and_shared_models():
+    stack = [keras.Input((6, 6, 4)), keras_ic.IC(name="i1"), layers.Conv2D(4, 1, name="c1"), layers.ReLU(), keras_ic.IC(name="i2")]
+    inner = keras.Sequential([*stack, layers.Conv2D(4, 3, padding="same", name="c2"), layers.Dropout(0.2)], name="inner")
+    empty = keras.Sequential([keras.Input((6, 6, 4)), layers.Dropout(0.5)], name="empty")
+    inputs = keras.Input((6, 6, 3))
+    x = inner(layers.Conv2D(4, 3, padding="same", name="stem")(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(keras_ic.IC(name="end")(empty(inner(x) + x))))
+    new = folded(model)
+    assert [layer.name for layer in new.get_layer("inner").layers] == ["c1", "re_lu_clip", "c2"]
+    assert results(model)["inner/i2"] == "folded into c1, through the ReLU between"
+    # A map does not cross into a model: the inner one may be called from elsewhere too.
+    outer = keras.Model(inputs, inner(keras_ic.IC(name="outside")(layers.Activation("tanh")(layers.Conv2D(4, 3, padding="same")(inputs)))))
+    assert folded(outer).get_layer("outside_affine").use_scale
+    assert "inner (Sequential) reads it" in results(outer)["outside"]
+
+
+def test_inside_time_distributed():
+    stack = [
+        keras.Input((3, 6, 6, 2)),
+        layers.TimeDistributed(layers.Conv2D(4, 3, use_bias=False, activation="relu"), name="one"),
+        layers.TimeDistributed(keras_ic.IC(), name="a"),
+        layers.TimeDistributed(layers.Conv2D(5, 3, padding="same"), name="two"),
+        layers.TimeDistributed(layers.BatchNormalization(), name="b"),
+        layers.Activation("tanh"),
+        keras_ic.IC(name="c"),
+        layers.TimeDistributed(layers.Conv2D(3, 3, use_bias=False), name="three"),
+    ]
+    model = keras.Sequential(stack)
+    new = folded(model)
+    assert [layer.name for layer in new.layers] == ["one", "one_clip", "two", "activation", "three"]
+    assert new.get_layer("three").layer.use_bias
+    over_time = keras.Sequential([keras.Input((3, 4)), keras_ic.IC(axis=1, name="ic"), layers.TimeDistributed(layers.Dense(2))])
+    assert folded(over_time).get_layer("ic_affine").axis == 1
+
+
+def test_open_sizes():
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
+    x = layers.Conv2D(4, 3, padding="same")(keras_ic.IC()(x)) + x
+    x = layers.Conv2D(4, 3, padding="same")(keras_ic.IC()(x))
+    model = keras.Model(inputs, layers.Dense(3)(keras_ic.IC()(layers.Reshape((-1, 4))(x))))
+    assert not any(layer.use_scale for layer in folded(model).layers if isinstance(layer, Affine))
+
+
+def test_a_reshape_of_open_sizes_that_moves_channels_is_left():
+    inputs = keras.Input((None, 4))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Reshape((-1, 2))(keras_ic.IC(name="ic")(inputs))))
+    assert folded(model).get_layer("ic_affine").use_scale
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", pytest.param("float64", marks=pytest.mark.tensorflow_only)])
+def test_other_precisions(policy):
+    keras.config.set_dtype_policy(policy)
+    stack = [keras.Input((8, 8, 3)), layers.Conv2D(4, 3, activation="relu"), keras_ic.IC(), layers.Conv2D(4, 3, padding="same"), keras_ic.IC()]
+    model = keras.Sequential([*stack, layers.ReLU(), keras_ic.IC(), layers.Conv2D(4, 3, padding="same", name="last")])
+    new = folded(model, tolerance={"float64": 1e-12, "mixed_float16": 1e-2, "mixed_bfloat16": 5e-2}[policy])
+    assert {layer.dtype_policy.name for layer in new.layers} == {policy}
+
+
+def test_a_layer_that_changes_the_precision_stays_an_affine():
+    stack = [layers.Dense(4, dtype="mixed_float16"), keras_ic.IC(name="ic", dtype="float32"), layers.Dense(2, dtype="mixed_float16")]
+    model = keras.Sequential([keras.Input((4,)), *stack])
+    new = folded(model, tolerance=1e-2)
+    assert new.get_layer("ic_affine").compute_dtype == "float32" and "it turns float16 into float32" in results(model)["ic"]
+
+
+def test_what_is_not_known_to_be_linear_is_left_with_the_reason():
+    @keras.saving.register_keras_serializable(package="test")
+    class Mine(layers.Dense):
+        pass
+
+    @keras.saving.register_keras_serializable(package="test")
+    class Other(keras_ic.IC):
+        def call(self, inputs, training=None):
+            return super().call(inputs) * 2.0
+
+    for reader in (Mine(3, name="reader"), layers.Dense(3, name="reader", lora_rank=2), layers.LSTM(3, name="reader")):
+        model = keras.Sequential([keras.Input((5, 4)), keras_ic.IC(name="ic"), reader])
+        new = folded(model)
+        assert new.get_layer("ic_affine").use_scale and "reader" in results(model)["ic"]
+    model = scatter(keras.Sequential([keras.Input((4,)), Other(name="other"), keras_ic.IC(name="ic"), layers.Dense(3)]), 0, 0, 0)
+    models.assert_same_function(model, keras_ic.fold(model), 1e-5)
+    assert "computes something else" in plan_fold(model).skipped[0].reason
+
+
+def test_called_with_training_stays():
+    inputs = keras.Input((4,))
+    model = scatter(
+        keras.Model(inputs, layers.Dense(2)(keras_ic.IC(name="ic")(layers.BatchNormalization(name="bn")(inputs, training=True)))), 0, 0, 0
+    )
+    assert [skip.layer for skip in plan_fold(model).skipped] == ["bn"]
+    assert [type(layer).__name__ for layer in keras_ic.fold(model).layers] == ["InputLayer", "BatchNormalization", "Dense"]
+
+
+def test_normalizations_out_of_sight_are_listed():
+    @keras.saving.register_keras_serializable(package="test")
+    class Block(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.inside = layers.BatchNormalization()
+
+        def call(self, inputs):
+            return self.inside(inputs)
+
+    model = scatter(keras.Sequential([keras.Input((4,)), Block(name="block"), keras_ic.IC(name="ic"), layers.Dense(2)]), 0, 0, 0)
+    assert [(skip.layer, "1 normalizations in it" in skip.reason) for skip in plan_fold(model).skipped] == [("block", True)]
+    models.assert_same_function(model, keras_ic.fold(model), 1e-5)
+
+
+def test_dropout_alone_leaves():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dropout(0.5), layers.Dense(2)])
+    assert [layer.name for layer in keras_ic.fold(model).layers] == [model.layers[0].name, model.layers[2].name]
+
+
+def test_untrained_statistics_warn():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="relu"), keras_ic.IC(name="ic"), layers.Dense(2)])
+    with pytest.warns(UserWarning, match=r"as initialized.*recalibrate.*Received: model .* with ic"):
+        keras_ic.fold(model)
+    keras_ic.fold(keras_ic.rewrite(scatter(models.small_convolutional(), 0, 0, 0), weights="preserve"))  # identities on purpose: no warning
+
+
+def test_errors_say_what_to_do():
+    class Own(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    for model, message in (
+        (Own(), r"subclassed model are Python code.*`keras.Model.*Received: model 'own'"),
+        (keras.Sequential([layers.Dense(2)]), r"not built.*Received: model"),
+        (keras.Sequential([keras.Input((3,)), layers.Dense(2)]), r"no IC, BatchNormalization or dropout.*use it as it is.*Received: model"),
+        (3, r"must be a keras.Model. Received: model=3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            keras_ic.fold(model)
+    inputs = keras.Input((4,))
+    kept = keras.Model(inputs, layers.BatchNormalization(name="bn")(inputs, training=True))
+    with pytest.raises(ValueError, match=r"Received: model .*; bn stays: called with training=True"):
+        keras_ic.fold(kept)
+
+
+def residual():
+    inputs = keras.Input((8, 8, 3), name="images")
+    x = layers.Conv2D(8, 3, padding="same", name="stem")(inputs)
+    for block in range(2):
+        y = layers.Conv2D(8, 3, padding="same", name=f"a{block}")(keras_ic.IC(name=f"ic_a{block}")(layers.ReLU(name=f"relu_a{block}")(x)))
+        y = layers.Conv2D(8, 3, padding="same", name=f"b{block}")(keras_ic.IC(name=f"ic_b{block}")(layers.ReLU(name=f"relu_b{block}")(y)))
+        x = layers.Add(name=f"add{block}")([x, y])
+    x = keras_ic.IC(name="ic_end")(layers.GlobalAveragePooling2D(name="pool")(layers.ReLU(name="relu_end")(x)))
+    return keras.Model(inputs, layers.Dense(4, name="end")(x), name="residual")
+
+
+def test_a_residual_network_by_and_by(tmp_path):
+    model = residual()
+    model.compile(keras.optimizers.Adam(0.02), "mse", metrics=["mae"])
+    new = folded(model)
+    assert new.compiled and new.optimizer is not model.optimizer
+    assert sorted(layer.name for layer in new.layers if isinstance(layer, (Affine, Clip))) == [
+        "ic_a0_shift",
+        "ic_a1_shift",
+        "relu_b0_clip",
+        "relu_b1_clip",
+    ]
+    models.assert_saves_and_loads(new, tmp_path)
+    x = models.sample(model, batch=16)
+    np.testing.assert_allclose(new.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-4)
+    loaded = keras.models.clone_model(new)
+    loaded.set_weights(new.get_weights())
+    np.testing.assert_array_equal(models.outputs(loaded, x)[0], models.outputs(new, x)[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method")
+def test_the_folded_model_quantizes():
+    model = residual()
+    new = folded(model)
+    x = models.sample(model, batch=16)
+    expected = models.outputs(model, x)[0]
+    new.quantize("int8")
+    error = np.abs(models.outputs(new, x)[0] - expected).max() / np.abs(expected).max()
+    assert new.get_layer("end").quantization_mode == "int8" and 0 < error < 0.05
+    again = keras.Sequential([keras.Input((8, 8, 8)), keras_ic.IC(name="ic"), layers.GlobalAveragePooling2D(), new.get_layer("end")])
+    assert "ic_affine" in {layer.name for layer in folded(again).layers}
+
+
+def test_the_plan_as_text_and_as_data():
+    model = scatter(residual(), 0, 0, 0)
+    plan = plan_fold(model)
+    shown = str(plan)
+    for change in plan.changes:
+        assert change.layer in shown and change.result in shown
+    assert f"parameters {plan.parameters[0]:,} -> {plan.parameters[1]:,}" in shown and plan.flops[1] < plan.flops[0]
+    assert set(plan.to_dict()) == {"model", "changes", "skipped", "parameters", "flops"}
+
+
+def test_clip_says_what_it_cannot_do():
+    for axis, shape in ((3, (None, 4)), (1, (None, None, 4))):
+        with pytest.raises(ValueError, match=rf"must be one of the axes.*Received: axis={axis}"):
+            Clip(axis).build(shape)
+    with pytest.raises(ValueError, match="Received: use_upper='yes'"):
+        Clip(use_upper="yes")
