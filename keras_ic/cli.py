@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     plan = _model_verb(verbs, "plan", _plan, "show what `rewrite` would do to a model", "also write the plan as JSON")
     rewrite = _model_verb(verbs, "rewrite", _rewrite, "rewrite a model into its IC form", "where to write it; defaults to MODEL_ic.keras")
+    _model_verb(
+        verbs, "fold", _fold, "fold normalizations into weights, for inference", "where to write it; defaults to MODEL_folded.keras"
+    )
     _model_verb(verbs, "inspect", _inspect, "list weight layers, IC layers and BatchNormalization layers of a model", "also write the list as JSON")
     measure = _model_verb(verbs, "measure", _measure, "tell how independent the inputs of each weight layer are", "also write the numbers as JSON")
     measure.add_argument("--data", required=True, metavar="digits|FILE.npz", help="the images to run: the test digits, or the array `x` of a file")
@@ -108,15 +111,32 @@ def _rewrite(arguments) -> None:
     from keras_ic import files, surgery
 
     source = pathlib.Path(arguments.model)
-    target = pathlib.Path(arguments.output) if arguments.output else source.with_name(f"{source.stem}_ic.keras")
+    target = _target(source, arguments.output, "ic")
+    files.save_model(surgery.rewrite(_loaded(source), **_policy(arguments)), target)
+    print(target)
+
+
+def _fold(arguments) -> None:
+    from keras_ic import files, surgery
+
+    source = pathlib.Path(arguments.model)
+    target = _target(source, arguments.output, "folded")
+    model = _loaded(source)
+    folded = surgery.fold(model)
+    files.save_model(folded, target)
+    print(surgery.plan_fold(model))
+    print(target)
+
+
+def _target(source: pathlib.Path, output: str | None, suffix: str) -> pathlib.Path:
+    target = pathlib.Path(output) if output else source.with_name(f"{source.stem}_{suffix}.keras")
     if target.resolve() == source.resolve():
-        raise ValueError(f"The rewritten model needs a file of its own; give another name with -o. Received: {str(target)!r}")
+        raise ValueError(f"The new model needs a file of its own; give another name with -o. Received: {str(target)!r}")
     if target.suffix != ".keras":
         raise ValueError(f"The name of a model file must end in `.keras`. Received: {str(target)!r}")
     if not target.parent.is_dir():
         raise ValueError(f"There is no such folder to write to; make it first. Received: {str(target)!r}")
-    files.save_model(surgery.rewrite(_loaded(source), **_policy(arguments)), target)
-    print(target)
+    return target
 
 
 def _inspect(arguments) -> None:
