@@ -64,9 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     plan = _model_verb(verbs, "plan", _plan, "show what `rewrite` would do to a model", "also write the plan as JSON")
     rewrite = _model_verb(verbs, "rewrite", _rewrite, "rewrite a model into its IC form", "where to write it; defaults to MODEL_ic.keras")
-    _model_verb(
-        verbs, "fold", _fold, "fold normalizations into weights, for inference", "where to write it; defaults to MODEL_folded.keras"
-    )
+    _model_verb(verbs, "fold", _fold, "fold normalizations into weights, for inference", "where to write it; defaults to MODEL_folded.keras")
     _model_verb(verbs, "inspect", _inspect, "list weight layers, IC layers and BatchNormalization layers of a model", "also write the list as JSON")
     measure = _model_verb(verbs, "measure", _measure, "tell how independent the inputs of each weight layer are", "also write the numbers as JSON")
     measure.add_argument("--data", required=True, metavar="digits|FILE.npz", help="the images to run: the test digits, or the array `x` of a file")
