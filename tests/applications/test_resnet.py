@@ -4,35 +4,9 @@ import pytest
 
 from keras_ic import IndependentComponent
 from keras_ic.applications import ResNet
+from tests.applications.graphs import WEIGHT_LAYERS, path_into, producers, trainable
 
 IC_ORDERS = ["relu-ic-conv", "ic-conv-relu", "conv-relu-ic"]
-WEIGHT_LAYERS = (keras.layers.Conv2D, keras.layers.Dense)
-
-
-def trainable(model):
-    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-
-
-def producers(model):
-    """Layer name -> the layers whose outputs it reads."""
-    reads = {}
-    for layer in model.layers:
-        tensors = layer._inbound_nodes[0].input_tensors
-        reads[layer.name] = [tensor._keras_history.operation for tensor in tensors]
-    return reads
-
-
-def path_into(model, name):
-    """The kinds of layers between the weight layer or addition before `name` and `name`, in the order in which they run."""
-    reads = producers(model)
-    kinds = []
-    while len(reads[name]) == 1:
-        (before,) = reads[name]
-        kinds.insert(0, type(before).__name__)
-        if isinstance(before, (*WEIGHT_LAYERS, keras.layers.Add)):
-            break
-        name = before.name
-    return kinds
 
 
 # Parameters in millions: He et al. 2015, table 6; He et al. 2016, appendix. They have no projections, ours are up to one percent larger.
@@ -105,16 +79,12 @@ def test_usual_order():
 )
 def test_ic_orders(order, first, second, classifier, ends):
     model = ResNet(20, order)
-
-    def path(name):
-        return [kind.replace("IndependentComponent", "IC") for kind in path_into(model, name)]
-
     for stage in (1, 2, 3):
-        assert path(f"stage{stage}_block2_conv1") == first
-        assert path(f"stage{stage}_block2_conv2") == second
+        assert path_into(model, f"stage{stage}_block2_conv1") == first
+        assert path_into(model, f"stage{stage}_block2_conv2") == second
         if stage > 1:
-            assert path(f"stage{stage}_block1_shortcut") == first
-    assert path("classifier") == classifier
+            assert path_into(model, f"stage{stage}_block1_shortcut") == first
+    assert path_into(model, "classifier") == classifier
     reads = producers(model)
     assert [layer.name for layer in reads["stem"]] == ["images"]
     # The sum is carried on as it is, and added to what ends the block.
