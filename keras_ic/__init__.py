@@ -4,6 +4,7 @@ from keras_ic import applications, data, experiments, files
 from keras_ic.independence import IndependenceMonitor, measure
 from keras_ic.layer import IC, IndependentComponent
 from keras_ic.surgery import calibrate, fold, plan, recalibrate, rewrite
+from keras_ic.uncertainty import predict_with_uncertainty
 from keras_ic.version import __version__
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "fold",
     "measure",
     "plan",
+    "predict_with_uncertainty",
     "recalibrate",
     "rewrite",
 ]

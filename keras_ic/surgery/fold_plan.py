@@ -87,12 +87,10 @@ class FoldPlan(Listing):
         if fate.how == KEPT:
             self.skipped.append(Skip(path, kind, fate.reason if fate.reason.startswith("stays") else f"stays: {fate.reason}"))
             return
-        if layer is None:
-            self.changes.append(Change(path, kind, "dropout", "removed: the identity at inference"))
-            return
         name = self.affine_names[self.affine_key(call)] if fate.is_replaced else None
         targets = ", ".join(target.name for target in fate.targets)
         result = {
+            DROPPED: "removed: the identity at inference",
             BEFORE: f"folded into {targets}",
             AFTER: f"folded into {targets}",
             MERGED: f"merged with {targets}",
@@ -100,7 +98,8 @@ class FoldPlan(Listing):
             SHIFT: f"scale folded into {targets}; shift stays as {name}: {fate.reason}",
             AFFINE: f"becomes {name}: {fate.reason}",
         }[fate.how]
-        self.changes.append(Change(path, kind, "ic" if is_ic(layer) else "normalization" if _has_statistics(layer) else "affine", result, name))
+        role = "dropout" if layer is None else "ic" if is_ic(layer) else "normalization" if _has_statistics(layer) else "affine"
+        self.changes.append(Change(path, kind, role, result, name))
         if _has_statistics(layer) and _is_untrained(layer):
             self.untrained.append(path)
 
@@ -110,7 +109,7 @@ class FoldPlan(Listing):
         biased, named = dict(self.normalizations.biased), set()
         for _, call, _ in self.graph.walk():
             operation, fate = call.operation, self.normalizations.fates.get(call.key)
-            if fate is not None and fate.how != DROPPED:
+            if fate is not None:
                 kept[id(operation)] = (operation, fate.how == KEPT or kept.get(id(operation), (None, False))[1])
                 if fate.is_replaced and self.affine_key(call) not in named:
                     named.add(self.affine_key(call))

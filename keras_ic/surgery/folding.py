@@ -9,6 +9,8 @@ Each is an affine map at inference, `scale * x + shift`. In this order, the firs
 4. Its shift stays as an addition of one vector, its scale goes into the linear layers behind: what is left before padding with zeros.
 5. It stays as an `Affine`, with the reason why.
 
+What is the identity, as an IC layer that a function-preserving rewriting has just made, only leaves.
+
 Before `padding="same"`, 3 and 4 are two of four exact forms. The others are to pad with the constant that the map takes to 0, and to add a map of
 biases, one for each place, behind the convolution. `python benchmarks/inference.py --forms` times them beside the plain convolutions: 3 is as fast as
 these once compiled by XLA; 4 and the map of biases come next, close to each other, and the map needs images of one size; padding with a constant is
@@ -46,6 +48,8 @@ from keras_ic.surgery.normalization import (
 
 # A shift that stays is divided by the scale that leaves. Where that makes it larger than this, values of half precision would drown in it.
 LARGEST_SHIFT = 1e4
+# How far from 1 a scale may be that rounding alone has moved: that of the IC layers that a function-preserving rewriting starts from.
+IDENTITY = 2e-7
 
 
 @dataclasses.dataclass(eq=False)
@@ -133,6 +137,8 @@ class Folding:
         scale, shift = whole.vectors(call.outputs[0].shape[axis])
         if call.inputs[0].dtype != call.outputs[0].dtype:
             return self._left(layer, axis, scale, shift, f"it turns {call.inputs[0].dtype} into {call.outputs[0].dtype}", given)
+        if np.all(np.abs(scale - 1) < IDENTITY) and not np.any(shift):
+            return Fate(DROPPED, axis, scale, shift)
         before = self._before(graph, call, whole)
         if before is not None and before.clipping is None:
             return Fate(BEFORE, axis, scale, shift, (before.operation,), absorptions=(_into_output(before),))

@@ -267,6 +267,7 @@ def test_affines_of_a_rewriting_fold_where_they_can():
     rewritten = keras_ic.rewrite(model, weights="preserve")
     assert Affine in kinds(rewritten) and Affine not in kinds(folded(rewritten))
     stays = scatter(keras.Sequential([keras.Input((4,)), Affine(name="affine"), layers.Activation("tanh"), layers.Dropout(0.1)]), 0, 0, 0)
+    stays.get_layer("affine").shift.assign([0.0, 1.0, 2.0, 3.0])
     assert [skip.layer for skip in plan_fold(stays).skipped] == ["affine"]
     assert [type(layer) for layer in keras_ic.fold(stays).layers] == [Affine, layers.Activation]
 
@@ -501,3 +502,12 @@ def test_clip_says_what_it_cannot_do():
             Clip(axis).build(shape)
     with pytest.raises(ValueError, match="Received: use_upper='yes'"):
         Clip(use_upper="yes")
+
+
+def test_identities_only_leave():
+    given = scatter(models.small_convolutional(), 0, 0, 0)
+    rewritten = keras_ic.rewrite(given, weights="preserve")
+    new = keras_ic.fold(rewritten)
+    assert set(results(rewritten).values()) == {"removed: the identity at inference"}
+    assert [layer.name for layer in new.layers] == [layer.name for layer in given.layers if not layer.name.startswith("bn")]
+    models.assert_same_function(given, new, 1e-5)

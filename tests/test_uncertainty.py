@@ -1,0 +1,113 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_ic
+from keras_ic.surgery.graph import sublayers
+
+
+def network(rate=0.2):
+    inputs = {"image": keras.Input((6, 6, 2), name="image"), "more": keras.Input((3,), name="more")}
+    x = keras_ic.IC(rate, name="ic")(layers.Conv2D(4, 3, activation="relu")(inputs["image"]))
+    x = layers.BatchNormalization()(layers.SpatialDropout2D(0.2)(x))
+    x = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.Dropout(0.3, noise_shape=(None, 1))(inputs["more"])])
+    return keras.Model(inputs, {"logits": layers.Dense(3)(x), "features": x})
+
+
+def sample(count=7):
+    random = np.random.default_rng(0)
+    return {"image": random.normal(size=(count, 6, 6, 2)).astype("float32"), "more": random.normal(size=(count, 3)).astype("float32")}
+
+
+def state(model):
+    arrays = [keras.ops.convert_to_numpy(variable.value).tobytes() for variable in model.variables]
+    flags = [(layer.name, layer.trainable, getattr(layer, "monte_carlo", None), sorted(vars(layer))) for layer in sublayers(model)]
+    return arrays, flags, model.to_json()
+
+
+def test_the_same_seed_gives_the_same_numbers_and_the_model_stays_as_it_was():
+    model = network()
+    expected = model.predict(sample(), verbose=0)
+    before = state(model)
+    first = keras_ic.predict_with_uncertainty(model, sample(), samples=5, batch_size=3, seed=1)
+    assert state(model) == before
+    again = keras_ic.predict_with_uncertainty(model, sample(), samples=5, batch_size=3, seed=1)
+    other = keras_ic.predict_with_uncertainty(model, sample(), samples=5, batch_size=3, seed=2)
+    for name, shape in (("logits", (7, 3)), ("features", (7, 7))):
+        assert first.mean[name].shape == first.std[name].shape == shape and first.mean[name].dtype == np.float32
+        np.testing.assert_array_equal(first.mean[name], again.mean[name])
+        np.testing.assert_array_equal(first.std[name], again.std[name])
+        assert np.abs(first.mean[name] - other.mean[name]).max() > 0 and (first.std[name] > 0).any()
+    # What predict compiled before is not what it would compile with dropout on.
+    np.testing.assert_allclose(model.predict(sample(), verbose=0)["logits"], expected["logits"], rtol=1e-5, atol=1e-6)
+
+
+def test_mean_and_spread_are_those_of_dropout():
+    """Of one linear layer behind a dropout, both are known: the mean is the prediction without dropout, the variance a sum of squares."""
+    rate, samples = 0.25, 3000
+    model = keras.Sequential([keras.Input((8,)), keras_ic.IC(rate), layers.Dense(2)])
+    x = np.random.default_rng(0).normal(size=(2, 8)).astype("float32")
+    mean, std = keras_ic.predict_with_uncertainty(model, x, samples=samples, seed=3)
+    kernel = model.layers[-1].kernel.numpy()
+    expected = np.sqrt((x / np.sqrt(1.001)) ** 2 @ kernel**2 * rate / (1 - rate))
+    np.testing.assert_allclose(std, expected, rtol=5 / np.sqrt(2 * samples))
+    assert np.all(np.abs(mean - model.predict(x, verbose=0)) < 5 * expected / np.sqrt(samples))
+
+
+def test_masks_of_stock_dropout_have_their_shapes():
+    inputs = keras.Input((5, 5, 4))
+    model = keras.Model(inputs, [layers.SpatialDropout2D(0.5)(inputs), layers.Dropout(0.5, noise_shape=(None, 5, 1, 1))(inputs)])
+    spatial, rows = keras_ic.predict_with_uncertainty(model, np.ones((6, 5, 5, 4), "float32"), samples=2).mean
+    assert set(np.unique(spatial)) == set(np.unique(rows)) == {0.0, 1.0, 2.0}
+    assert np.all(spatial == spatial[:, :1, :1]) and np.all(rows == rows[:, :, :1, :1])
+    assert np.ptp(spatial, axis=3).any() and np.ptp(rows, axis=1).any()
+
+
+def test_a_frozen_model_samples_too_and_keeps_its_statistics():
+    model = network()
+    model.trainable = False
+    before = state(model)
+    assert keras_ic.predict_with_uncertainty(model, sample(), samples=3).std["logits"].max() > 0
+    assert state(model) == before
+
+
+def test_a_switch_that_was_on_stays_on():
+    model = network()
+    model.get_layer("ic").monte_carlo = True
+    keras_ic.predict_with_uncertainty(model, sample(2), samples=2)
+    assert model.get_layer("ic").monte_carlo is True
+
+
+def test_an_interruption_leaves_the_model_as_it_was():
+    class Stops(layers.Layer):
+        stop = False
+
+        def call(self, inputs):
+            if self.stop:
+                raise KeyboardInterrupt
+            return inputs
+
+    stops = Stops()
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, stops(layers.Dropout(0.5)(keras_ic.IC(0.1)(inputs))))
+    before = state(model)[:2]
+    Stops.stop = True
+    with pytest.raises(KeyboardInterrupt):
+        keras_ic.predict_with_uncertainty(model, np.ones((2, 4), "float32"))
+    assert model.variables and state(model)[:2] == before
+
+
+def test_errors():
+    model, x = network(), sample()
+    for wrong, said in (
+        ({"samples": 1}, r"`samples` must be an integer of 2 or more. Received: samples=1"),
+        ({"batch_size": 0}, r"`batch_size` must be an integer above 0. Received"),
+        ({"seed": -1}, r"`seed` must be an integer in .*Received: seed=-1"),
+        ({"x": {**x, "more": x["more"][:2]}}, r"as many in each.*Received: arrays of shapes"),
+        ({"x": sample(0)}, r"at least one input.*Received"),
+        ({"model": keras.Sequential([keras.Input((2,)), keras_ic.IC(0.0)])}, r"no IC or Dropout layer with a rate above 0.*Received: model"),
+        ({"model": 3}, r"must be a keras.Model. Received"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            keras_ic.predict_with_uncertainty(**{"model": model, "x": x, **wrong})
