@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_ic
-from keras_ic.files import load_model, replacing, save_model
+from keras_ic.files import load_model, replacing, restore, save_model
 
 DAMAGED = r"^This is no whole Keras model file: .* Received: '.*\.keras'$"
 
@@ -140,3 +140,49 @@ def test_other_endings(tmp_path, model):
     with pytest.raises(ValueError, match=message):
         load_model(tmp_path / "model.h5")
     assert os.listdir(tmp_path) == []
+
+
+def with_stock_dropout():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dropout(0.5), keras_ic.IC(0.1), keras.layers.Dense(3)])
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_list=[variable for variable in model.trainable_variables if variable.name != "kernel"])
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def test_random_states_of_stock_layers_and_what_is_excluded_from_decay_go_on_too(tmp_path):
+    x, y = np.random.RandomState(1).rand(16, 4).astype("float32"), np.arange(16) % 3
+    saved, restored = with_stock_dropout(), with_stock_dropout()
+    saved.fit(x, y, epochs=2, verbose=0)
+    save_model(saved, tmp_path / "model.keras")
+    restore(restored, tmp_path / "model.keras")
+    loaded = load_model(tmp_path / "model.keras")
+    one, two = (keras.ops.convert_to_numpy(keras.ops.stop_gradient(each(x, training=True))) for each in (loaded, saved))
+    np.testing.assert_array_equal(one, two)  # one mask each
+    restored(x, training=True)
+    for each in (saved, restored):
+        each.fit(x, y, epochs=2, shuffle=False, verbose=0)
+    for one, two in zip(saved.variables + saved.optimizer.variables, restored.variables + restored.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(two))
+
+
+def test_files_of_keras_itself_and_for_keras_itself(tmp_path):
+    model = with_stock_dropout()
+    model.save(tmp_path / "stock.keras")
+    for variable in (other := with_stock_dropout()).weights:
+        variable.assign(keras.ops.zeros_like(variable))
+    restore(other, tmp_path / "stock.keras")
+    save_model(model, tmp_path / "model.keras")
+    for read in (load_model(tmp_path / "stock.keras"), keras.models.load_model(tmp_path / "model.keras"), other):
+        for one, two in zip(model.weights, read.weights, strict=True):
+            np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(two))
+
+
+def test_restoring_another_model(tmp_path, model):
+    save_model(with_stock_dropout(), tmp_path / "model.keras")
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dropout(0), keras_ic.IC(0), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"The file is of a model with 2 random streams, not \d; take its own. Received: '.*model.keras'$"):
+        restore(other, tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="There is no such model file"):
+        restore(other, tmp_path / "none.keras")

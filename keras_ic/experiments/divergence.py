@@ -13,7 +13,10 @@ class DivergedError(ValueError):
 
 
 class StopAtDivergence(keras.callbacks.Callback):
-    """Stops at the first step whose loss is not finite, and notes it as `(epoch, step)`, both from 0."""
+    """Stops at the first step whose loss is not finite, and notes it as `(epoch, step)`, both from 0.
+
+    A step loses the weights without a sign if it is the last of its epoch; the loss on the validation data is then nan.
+    """
 
     def __init__(self):
         super().__init__()
@@ -23,9 +26,16 @@ class StopAtDivergence(keras.callbacks.Callback):
         """Notes the epoch."""
         self.epoch = epoch
 
+    def on_epoch_end(self, epoch, logs=None):
+        """Stops if the validation has shown that the weights are lost."""
+        if math.isnan(logs["val_loss"]):
+            self.at = (epoch, self.step + 1)
+            raise DivergedError
+
     def on_train_batch_end(self, batch, logs=None):
         """Stops if the loss is not finite."""
-        if self.at is None and not math.isfinite(logs["loss"]):
+        self.step = batch
+        if not math.isfinite(logs["loss"]):
             self.at = (self.epoch, batch)
             # `stop_training` alone would have the epoch run to its end.
             raise DivergedError
@@ -44,15 +54,17 @@ def explain(at: tuple[int, int], model: keras.Model, batches: Iterable[Any], rew
     """
     epoch, step = at
     rewind(model)
+    when = f"after the last step of epoch {epoch + 1}"
     for index, (x, y) in enumerate(batches):
         if index == step:
+            when = f"at step {step + 1} of epoch {epoch + 1}"
             break
         model.train_on_batch(x, y)
     x = keras.ops.convert_to_tensor(x)
     where = "the loss itself, while all layers' outputs are finite"
     for layer in model.layers:
         if any(not np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in layer.weights):
-            where = f"the weights of {layer.name}, after the step before"
+            where = f"the weights of {layer.name}"
             break
     else:
         layers = [layer for layer in model.layers if layer.output is not model.input]
@@ -61,4 +73,4 @@ def explain(at: tuple[int, int], model: keras.Model, batches: Iterable[Any], rew
             if not np.isfinite(keras.ops.convert_to_numpy(keras.ops.stop_gradient(keras.ops.cast(output, "float32")))).all():
                 where = f"the outputs of {layer.name}"
                 break
-    return f"The loss is not finite any more at step {step + 1} of epoch {epoch + 1}; what went first are {where}"
+    return f"The loss is not finite any more {when}; what went first are {where}"

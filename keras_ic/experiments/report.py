@@ -4,7 +4,6 @@ import importlib
 import json
 import pathlib
 import re
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -126,8 +125,8 @@ def _row(summary: Summary) -> list[str]:
         _spread(summary.best),
         _spread(summary.last_tenth),
         reached if summary.baseline or any(summary.first_epochs) else "",
-        "" if np.isnan(summary.swing).any() else f"{statistics.mean(summary.swing):.2f}",
-        f"{statistics.median(summary.step_milliseconds):.1f}",
+        "" if np.isnan(summary.swing).any() else f"{np.mean(summary.swing):.2f}",
+        f"{np.median(summary.step_milliseconds):.1f}",
         _spread(summary.recalibrated),
         "" if summary.difference is None else f"{summary.difference:+.2f}",
         "" if summary.p_value is None else f"{summary.p_value:.2g}",
@@ -137,7 +136,7 @@ def _row(summary: Summary) -> list[str]:
 def _spread(values: list[float]) -> str:
     if len(values) < 2:
         return "".join(f"{value:.2f}" for value in values)
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
 
 
 def _pyplot() -> Any:

@@ -5,7 +5,6 @@ import math
 import os
 import pathlib
 import platform
-import statistics
 import sys
 import time
 import warnings
@@ -145,7 +144,7 @@ class _Keep(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         metrics = {name: logs[name] if math.isfinite(logs[name]) else None for name in records.METRICS}
-        times = {"seconds": round(time.perf_counter() - self.start, 3), "step_seconds": round(statistics.median(self.steps), 6)}
+        times = {"seconds": round(time.perf_counter() - self.start, 3), "step_seconds": round(float(np.median(self.steps)), 6)}
         records.append(self.folder, {"epoch": epoch + 1, **metrics, **times})
         files.save_model(self.model, self.folder / CHECKPOINT)
 

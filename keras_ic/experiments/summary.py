@@ -3,13 +3,12 @@
 import dataclasses
 import importlib
 import itertools
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from keras_ic.experiments.configuration import OF_IC, Configuration
+from keras_ic.experiments.configuration import OF_IC, ORDERS, Configuration
 from keras_ic.experiments.record import Record
 
 # Runs that differ in one of these are of different experiments, and stand in different tables.
@@ -95,8 +94,10 @@ def summarize(records: Sequence[Record]) -> list[Summary]:
     made = []
     for experiment in sorted({_experiment(configuration) for configuration in groups}, key=str):
         members = [configuration for configuration in groups if _experiment(configuration) == experiment]
-        members.sort(key=lambda configuration: (configuration.order != "usual", *map(str, configuration.to_dict().values())))
         labels = _labels(members)
+        members.sort(
+            key=lambda configuration: (ORDERS.index(configuration.order), configuration.rate, len(labels[configuration]), labels[configuration])
+        )
         summaries = {configuration: _summary(labels[configuration], groups[configuration]) for configuration in members}
         for configuration, summary in summaries.items():
             made.append(_compared(summary, summaries.get(_baseline(configuration))))
@@ -138,7 +139,7 @@ def _summary(label: str, runs: list[Record]) -> Summary:
         best=curves.max(1).tolist(),
         last_tenth=curves[:, -tenth:].mean(1).tolist(),
         swing=away.mean(1).tolist() if away.size else [float("nan")] * len(runs),
-        step_milliseconds=[1000 * statistics.median(run.values("step_seconds")) for run in runs],
+        step_milliseconds=[1000 * float(np.median(run.values("step_seconds"))) for run in runs],
         recalibrated=[100 * run.recalibrated["val_accuracy"] for run in runs if run.recalibrated is not None],
         curves=curves,
         minutes=np.cumsum([run.values("seconds") for run in runs], axis=1) / 60,
@@ -148,14 +149,14 @@ def _summary(label: str, runs: list[Record]) -> Summary:
 def _compared(summary: Summary, baseline: Summary | None) -> Summary:
     if baseline is None:
         return dataclasses.replace(summary, first_epochs=[None] * len(summary.seeds))
-    goal = statistics.mean(baseline.final)
+    goal = float(np.mean(baseline.final))
     firsts = [next((epoch for epoch, value in enumerate(curve.tolist(), 1) if value >= goal), None) for curve in summary.curves]
     if baseline is summary:
         return dataclasses.replace(summary, first_epochs=firsts)
     p_value = None
     if min(len(summary.seeds), len(baseline.seeds)) > 1 and np.ptp(summary.final + baseline.final) > 0:
         p_value = float(_needed("scipy.stats").ttest_ind(summary.final, baseline.final, equal_var=False).pvalue)
-    difference = statistics.mean(summary.final) - goal
+    difference = float(np.mean(summary.final)) - goal
     return dataclasses.replace(summary, baseline=baseline.label, first_epochs=firsts, difference=difference, p_value=p_value)
 
 

@@ -26,7 +26,9 @@ def test_frozen():
 
 
 def test_names_tell_configurations_apart():
-    runs = grid(order=["usual", "ic", "conv-relu-ic"], rate=[0, 0.05], seed=[0, 1], train_size=[None, 10], schedule=["steps", "cosine"], epochs=[1, 2])
+    runs = grid(
+        order=["usual", "ic", "conv-relu-ic"], rate=[0, 0.05], seed=[0, 1], train_size=[None, 10], schedule=["steps", "cosine"], epochs=[1, 2]
+    )
     runs += grid(data=["digits", "cifar100"], augment=[True, False], dropout=[0.0, 0.1], order="usual")
     assert len({run.name for run in runs}) == len(runs) == len(set(runs))
     assert Configuration(order="usual", seed=3, epochs=2).name == "cifar10-resnet20-usual-2epochs-seed3"

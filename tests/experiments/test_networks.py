@@ -73,7 +73,7 @@ def test_keras_applications_with_an_l2_penalty():
 def test_images_are_resized():
     model = network(Configuration(model="resnet8", image_size=16), (8, 8, 3), 10)
     assert model.input_shape == (None, 8, 8, 3) and model.output_shape == (None, 10)
-    assert [layer for layer in model.layers if layer.name == "resized"][0].output.shape == (None, 16, 16, 3)
+    assert model.get_layer("resized").output.shape == (None, 16, 16, 3)
 
 
 def test_mixed_precision_gives_float32_logits():

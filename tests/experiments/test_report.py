@@ -1,0 +1,133 @@
+import itertools
+import json
+import math
+import statistics
+
+import numpy as np
+import pytest
+
+from keras_ic.experiments import Configuration, find, grid, report, summarize
+from tests.experiments.test_record import epoch, head, write
+
+FOLDERS = itertools.count()
+
+
+def runs(folder, curves, **values):
+    """Records of made-up accuracy curves, one a seed."""
+    for seed, curve in enumerate(curves):
+        values = {**values, "seed": seed, "epochs": len(curve)}
+        lines = [epoch(number, accuracy, step_seconds=0.01 * number) for number, accuracy in enumerate(curve, 1)]
+        if values.get("recalibrate"):
+            lines.append({"recalibrated": {"val_loss": 1.0, "val_accuracy": curve[-1] + 0.01}})
+        write(folder / str(next(FOLDERS)), head(**values), *lines)
+
+
+USUAL = [[0.1, 0.3, 0.2, 0.4], [0.1, 0.2, 0.4, 0.5]]
+IC = [[0.3, 0.46, 0.5, 0.6], [0.2, 0.3, 0.4, 0.44]]
+
+
+def test_the_figures_of_a_table(tmp_path):
+    runs(tmp_path, IC, order="ic", rate=0.1)
+    runs(tmp_path, USUAL, order="usual")
+    usual, ic = summarize(find(tmp_path))
+    assert (usual.label, ic.label, usual.baseline, ic.baseline) == ("usual", "relu-ic-conv, rate 0.1", None, "usual")
+    np.testing.assert_allclose([usual.final, usual.best, usual.last_tenth], [[40, 50]] * 3)
+    assert (usual.first_epochs, ic.first_epochs) == ([None, 4], [2, None])  # at 45 %
+    np.testing.assert_allclose(ic.difference, 52 - 45)
+    # Welch: t = 7 / sqrt(128 / 2 + 50 / 2), with 64 + 25 squared over 64 ** 2 + 25 ** 2 degrees of freedom.
+    t, freedom = 7 / math.sqrt(64 + 25), 89**2 / (64**2 + 25**2)
+    x = np.linspace(t, 4000, 4_000_001)
+    density = math.gamma((freedom + 1) / 2) / math.sqrt(freedom * math.pi) / math.gamma(freedom / 2) * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
+    assert ic.p_value == pytest.approx(2 * np.trapezoid(density, x), abs=2e-3)
+    np.testing.assert_allclose(ic.minutes, [[1, 2, 3, 4]] * 2)
+    np.testing.assert_allclose(ic.step_milliseconds, [25, 25])
+
+
+def test_swing_is_what_a_steady_climb_has_none_of(tmp_path):
+    climb = [0.1 * number for number in range(1, 7)]
+    jumps = [value + (0.03 if number == 1 else 0) for number, value in enumerate(climb)]
+    runs(tmp_path, [climb, jumps], order="usual")
+    np.testing.assert_allclose(summarize(find(tmp_path))[0].swing, [0, 3], atol=1e-9)
+
+
+def test_best_and_last_tenth(tmp_path):
+    runs(tmp_path, [[0.9] + [0.0] * 17 + [0.4, 0.6]], order="usual")
+    (usual,) = summarize(find(tmp_path))
+    np.testing.assert_allclose([*usual.best, *usual.last_tenth, *usual.final], [90, 50, 60])
+    assert usual.p_value is None and usual.difference is None
+
+
+def test_the_baseline_has_the_same_recipe(tmp_path):
+    runs(tmp_path, USUAL, order="usual")
+    runs(tmp_path, IC, order="usual", learning_rate=0.01)
+    runs(tmp_path, USUAL, order="usual", dropout=0.1)
+    runs(tmp_path, IC, order="ic", learning_rate=0.01, rate_schedule="anneal")
+    runs(tmp_path, IC, order="ic", schedule="cosine")
+    found = {summary.label: summary.baseline for summary in summarize(find(tmp_path))}
+    assert found == {
+        "usual": None,
+        "usual, learning rate 0.01": None,
+        "usual, dropout 0.1": "usual",
+        "relu-ic-conv, rate 0.05, learning rate 0.01, rate schedule anneal": "usual, learning rate 0.01",
+        "relu-ic-conv, rate 0.05, schedule cosine": None,
+    }
+
+
+def test_equal_accuracies_have_no_p_value_of_nan(tmp_path):
+    runs(tmp_path, [[0.5], [0.5]], order="usual")
+    runs(tmp_path, [[0.5], [0.5]], order="ic")
+    assert [summary.p_value for summary in summarize(find(tmp_path))] == [None, None]
+
+
+def test_report(tmp_path):
+    runs(tmp_path / "runs", USUAL, order="usual", recalibrate=True, batch=32)
+    runs(tmp_path / "runs", IC, order="ic", recalibrate=True, batch=32)
+    runs(tmp_path / "runs", IC, order="ic", data="cifar100", model="vgg16", train_size=1000)
+    write(tmp_path / "runs" / "begun", head(order="conv-relu-ic", epochs=9), epoch(1))
+    summaries = report(tmp_path / "runs", tmp_path / "report")
+    assert [(summary.configuration.data, summary.label) for summary in summaries] == [
+        ("cifar10", "usual"),
+        ("cifar10", "relu-ic-conv, rate 0.05"),
+        ("cifar100", "relu-ic-conv, rate 0.05"),
+    ]
+    text = (tmp_path / "report" / "table.md").read_text()
+    assert "## resnet20 on cifar10, 4 epochs\n\nAll with batch 32, recalibrate True.\n" in text
+    assert "## vgg16 on cifar100, 1,000 images, 4 epochs" in text
+    rows = [line for line in text.splitlines() if line.startswith("| usual") or line.startswith("| relu-ic")]
+    assert rows[0].split(" | ")[1:6] == ["2", "45.00 ± 7.07", "45.00 ± 7.07", "45.00 ± 7.07", "never, 4"]
+    assert rows[1].split(" | ")[-3:-1] == ["53.00 ± 11.31", "+7.00"]
+    assert "Left out, since not finished (epochs): begun (1 of 9)." in text and "Versions: keras 3." in text
+    values = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert [value["label"] for value in values] == [summary.label for summary in summaries]
+    assert statistics.mean(values[1]["final"]) == pytest.approx(52) and values[1]["curves"][0] == [30, 46, 50, 60]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
+        "resnet20-on-cifar10-4-epochs.png",
+        "summary.json",
+        "table.md",
+        "vgg16-on-cifar100-1-000-images-4-epochs.png",
+    ]
+
+
+def test_nothing_to_report(tmp_path):
+    write(tmp_path / "a", head(), epoch(1))
+    with pytest.raises(ValueError, match=r"None of these runs is finished; .*Received: .*a$"):
+        report(tmp_path, tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_the_same_run_twice(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / name, head(epochs=1), epoch(1))
+    with pytest.raises(ValueError, match=r"Two folders hold the same run; .*Received: '.*a' and '.*b'$"):
+        summarize(find(tmp_path))
+
+
+def test_every_configuration_has_a_label_of_its_own(tmp_path):
+    made = grid(epochs=1, order=["usual", "ic", "conv-relu-ic"], rate=[0, 0.1], schedule=["steps", "cosine"], recalibrate=[True, False])
+    for number, configuration in enumerate(made):
+        values = configuration.to_dict()
+        lines = [epoch(1)] + ([{"recalibrated": {"val_loss": 1, "val_accuracy": 0.5}}] if configuration.recalibrate else [])
+        write(tmp_path / str(number), head(**values), *lines)
+    labels = [summary.label for summary in summarize(find(tmp_path))]
+    assert len(set(labels)) == len(labels) == len(made)
+    assert labels[0] == "usual" and Configuration(**made[0].to_dict()) == made[0]
