@@ -126,7 +126,9 @@ def _variant(configuration: Configuration, model: keras.Model) -> keras.Model:
             return args[0]
         outputs = layer(*args, **kwargs)
         if configuration.dropout and _is_activation(layer) and isinstance(_producer(args[0]), keras.layers.BatchNormalization):
-            outputs = keras.layers.Dropout(configuration.dropout, name=f"{layer.name}_dropout")(outputs)
+            # With a seed of its own, since on torch it would else draw from torch's generator.
+            seed = random.randrange(2**31)
+            outputs = keras.layers.Dropout(configuration.dropout, seed=seed, name=f"{layer.name}_dropout")(outputs)
         elif configuration.keep_batch_norm and isinstance(layer, keras.layers.Conv2D):
             outputs = keras.layers.BatchNormalization(name=f"{layer.name}_bn")(outputs)
         return outputs

@@ -96,7 +96,7 @@ def run(configuration: Configuration, out: Any, data_dir: Any = None, callbacks:
                 variable.assign(value)
             for variable in model.optimizer.variables:
                 if variable is not model.optimizer._learning_rate:
-                    variable.assign(keras.ops.zeros_like(variable))
+                    variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
 
     validation = data.test_dataset(x_test, y_test, TEST_BATCH, mean, std)
     if done < configuration.epochs:
