@@ -62,8 +62,8 @@ def save_model(model, path):
     """Saves a model, its optimizer and its random states as a `.keras` file, which `path` names only once it is whole.
 
     Keras does not save the places in the random streams of stock layers, as of Dropout; here they are an entry of their own in the file, which
-    `load_model` and `restore` read and Keras passes over. (On torch, stock layers without a `seed` draw from torch's own generator, whose place is not
-    a model's; give them one.)
+    `load_model` and `restore` read and Keras passes over. (On torch, stock layers without a `seed` draw from torch's own generator, whose place is
+    not a model's; give them one.)
 
     Args:
         model: A built `keras.Model`.
