@@ -149,6 +149,7 @@ def plan_fold(model: keras.Model) -> FoldPlan:
         keras_ic.IC(name="ic"),
         keras.layers.Conv2D(5, 3, padding="same", name="conv2"),
     ])
+    model.get_layer("ic").beta.assign([0.1, 0.2, 0.3, 0.4])  # stands for training
     results = {change.layer: change.result for change in plan_fold(model).changes}
     assert results["ic"] == "folded into conv1, through the ReLU between"
     ```

@@ -30,7 +30,7 @@ from keras_ic.layer import IndependentComponent
 from keras_ic.surgery import absorb
 from keras_ic.surgery.affine import Affine
 from keras_ic.surgery.graph import Call, Graph
-from keras_ic.surgery.kinds import DROPOUTS, inside_time, is_plain, is_zero_padding, time_axes
+from keras_ic.surgery.kinds import DROPOUTS, TRANSPOSED, inside_time, is_plain, is_zero_padding, time_axes
 from keras_ic.surgery.maps import AffineMap, clip_bounds, moved_before, moved_behind
 from keras_ic.surgery.normalization import (
     AFFINE,
@@ -258,14 +258,18 @@ class Folding:
         name = f"{below.operation.name} ({type(inside_time(below.operation)).__name__})"
         layer = inside_time(below.operation)
         if is_zero_padding(below):
-            return f"{name} reads it, whose zeros are not shifted"
+            return f"{name} puts zeros around it, which are not shifted"
         if not absorb.is_linear(layer):
             return f"{name} reads it, which is no linear layer that could take it up"
         if self.counts[id(below.operation)] != 1:
             return f"{name} reads it, which is called several times with the same weights"
-        if not np.any(given.shift):
-            return f"{name} reads it, whose weights do not run along axis {sorted(given.axes)} alone"
-        return f"{name} reads it, which its shift cannot go into (zeros are padded, or weights do not run along its axis)"
+        if not self._takes(below, AffineMap(given.scale, np.zeros_like(given.shift))):
+            return f"{name} reads it, whose weights do not run along axis {', '.join(map(str, sorted(given.axes)))} alone"
+        if isinstance(layer, layers.EinsumDense):
+            return f"{name} reads it, whose bias does not run along all that its shift would"
+        if isinstance(layer, TRANSPOSED):
+            return f"{name} reads it, whose outputs do not all meet the same weights, and so not the same shift"
+        return f"{name} reads it and pads with zeros, which are not shifted"
 
 
 def _without(given: AffineMap, ahead: int) -> AffineMap:

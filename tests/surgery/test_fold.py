@@ -130,7 +130,7 @@ def test_other_activations_do_not(activation):
     model = keras.Sequential(stack)
     new = folded(model)
     assert Clip not in kinds(new) and type(new.get_layer("ic_shift")) is Affine
-    assert results(model)["ic"].startswith("scale folded into last; shift stays as ic_shift: last (Conv2D) reads it, which its shift cannot go into")
+    assert results(model)["ic"].startswith("scale folded into last; shift stays as ic_shift: last (Conv2D) reads it and pads with zeros")
 
 
 def test_a_relu_that_others_read_keeps_its_zero():
@@ -154,6 +154,23 @@ def test_scales_of_zero():
         if left is Affine:
             assert new.get_layer("ic_affine").use_scale
             assert "a scale as small as one here cannot go either" in results(model)["ic"]
+
+
+REASONS = {
+    "it pads with zeros": (layers.Conv2D(3, 3, padding="same"), "pads with zeros"),
+    "its strides leave gaps": (layers.Conv2DTranspose(3, 3, strides=2), "do not all meet the same weights"),
+    "its bias is on another axis": (layers.EinsumDense("abcd,cde->abce", (None, 5, 2), bias_axes="e"), "whose bias does not run along"),
+    "it pads before": (layers.ZeroPadding2D(), "puts zeros around it"),
+    "it is not linear": (layers.Activation("tanh"), "no linear layer"),
+}
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_reasons(case):
+    layer, reason = REASONS[case]
+    model = keras.Sequential([keras.Input((6, 5, 4)), keras_ic.IC(name="ic"), type(layer).from_config(layer.get_config()), layers.Dense(2)])
+    assert Affine in kinds(folded(model))
+    assert reason in results(model)["ic"]
 
 
 def test_a_tiny_scale_leaves_the_whole_affine():
