@@ -40,7 +40,8 @@ PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "ai-edge-li
 def trained(model, size):
     """The model with statistics from data, and shifts and scales that are neither 0 nor 1."""
     random = np.random.default_rng(0)
-    keras_ic.recalibrate(model, random.normal(size=(4, size, size, 3)).astype("float32"), batch_size=4, verbose=0)
+    if normalizations(model):  # VGG16's usual form has none.
+        keras_ic.recalibrate(model, random.normal(size=(4, size, size, 3)).astype("float32"), batch_size=4, verbose=0)
     for layer in normalizations(model):
         layer.beta.assign(random.normal(0.0, 0.1, layer.beta.shape))
         layer.gamma.assign(random.uniform(0.8, 1.2, layer.gamma.shape))

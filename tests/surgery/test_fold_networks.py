@@ -8,6 +8,7 @@ import keras_ic
 from keras_ic.surgery import plan_fold
 from tests.surgery import models
 from tests.surgery.test_applications import ON_EVERY_BACKEND, SMALL
+from tests.surgery.test_fold_properties import scatter
 
 NETWORKS = [pytest.param(name, marks=[] if name in ON_EVERY_BACKEND else pytest.mark.tensorflow_only) for name in SMALL]
 # Whose IC form leaves nothing but linear layers and activations: no affine is left.
@@ -67,3 +68,15 @@ def test_backbones_of_keras_hub():
     x = np.random.default_rng(0).normal(size=(8, 32, 32, 3)).astype("float32")
     for make in BACKBONES.values():
         check(models.settle(make(), x), x)
+
+
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize("name", ["DenseNet121", "MobileNetV2", "ResNet50"])
+def test_exact_in_float64(name):
+    """With every statistic and weight drawn at random, as no float32 network of this depth could bear: what is left is the error of the folding."""
+    keras.config.set_dtype_policy("float64")
+    model = getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3), classes=4, classifier_activation=None)
+    rewritten = scatter(keras_ic.rewrite(scatter(model, 0, 0, 0), weights="preserve"), 1, 0.2, 0)
+    x = np.random.default_rng(0).normal(size=(2, 32, 32, 3))
+    for given in (model, rewritten):
+        assert difference(models.outputs(given, x)[0], models.outputs(keras_ic.fold(given), x)[0]) <= 1e-9
