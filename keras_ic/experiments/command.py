@@ -8,6 +8,8 @@ import pathlib
 import signal
 import sys
 
+import keras
+
 from keras_ic import data
 from keras_ic.experiments.configuration import CHOICES, Configuration, grid
 from keras_ic.experiments.networks import network
@@ -74,7 +76,7 @@ def _train(arguments: argparse.Namespace) -> int:
             dataclasses.replace(configuration, seed=0), (32, 32, 3) if configuration.data != "digits" else (8, 8, 1), data.CLASSES[configuration.data]
         )
     failed = []
-    with _stopped_by_signals():
+    with _stopped_by_signals() as stop:
         for configuration in runs:
             folder = pathlib.Path(arguments.out or "runs")
             if arguments.out is None or len(runs) > 1:
@@ -84,7 +86,7 @@ def _train(arguments: argparse.Namespace) -> int:
                 continue
             print(f"{configuration.name} into {folder}", flush=True)
             try:
-                record = run(configuration, folder, arguments.data_dir)
+                record = run(configuration, folder, arguments.data_dir, [stop])
             except KeyboardInterrupt:
                 print(f"keras-ic train: stopped; the same command goes on after the last whole epoch of {folder}", file=sys.stderr)
                 return STOPPED
@@ -110,15 +112,33 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
+class _Stop(keras.callbacks.Callback):
+    """Ends the training between two steps once a signal has come."""
+
+    def __init__(self):
+        super().__init__()
+        self.has_come = False
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.has_come:
+            raise KeyboardInterrupt
+
+    on_test_batch_end = on_train_batch_end
+
+
 @contextlib.contextmanager
 def _stopped_by_signals():
-    """Has SIGTERM do what Ctrl-C does."""
+    """Has SIGTERM do what Ctrl-C does, and makes both certain; gives the callback to train with."""
+    stop = _Stop()
 
-    def stop(number, frame):
+    def handle(number, frame):
+        # The exception is lost where the signal meets Python code that TensorFlow calls, such as a finalizer; hence the callback.
+        stop.has_come = True
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import keras
 import pytest
 
 from keras_ic.cli import main
@@ -84,7 +85,7 @@ def test_bad_folders(tmp_path, capsys):
 def test_a_missing_data_set(tmp_path, capsys, monkeypatch):
     from keras_ic import data
 
-    def run(configuration, folder, data_dir):
+    def run(configuration, folder, data_dir, callbacks):
         raise data.MissingDataError(f"cifar10 is not in {data_dir}")
 
     monkeypatch.setattr(command, "run", run)
@@ -109,3 +110,26 @@ def test_stopped_by_a_signal(tmp_path, number):
     assert process.returncode == 75, error
     assert error.splitlines()[-1] == f"keras-ic train: stopped; the same command goes on after the last whole epoch of {tmp_path}"
     assert 1 <= len(read(tmp_path).epochs) < 500
+
+
+@pytest.mark.tensorflow_only
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_whose_exception_is_lost_stops_the_run_too(tmp_path, capsys):
+    """As when it meets a finalizer, whose exceptions Python drops."""
+
+    class Finalized:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    real = command.run
+
+    def run(configuration, folder, data_dir, callbacks):
+        sends = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: Finalized() if epoch == 1 else None)
+        return real(configuration, folder, data_dir, [*callbacks, sends], verbose=0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "run", run)
+        assert main([*TRAIN, "--epochs", "9", "--out", str(tmp_path)]) == 75
+    assert len(read(tmp_path).epochs) == 2
+    assert "keras-ic train: stopped; the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
