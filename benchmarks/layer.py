@@ -5,9 +5,14 @@
 All variants run in one process, in turns, so that whatever else the machine does hits each alike; figures are medians, with the cost of the loss
 around the layer subtracted. "floor" is the time in which the values could move through memory if nothing were computed: forward and backward read
 the input three times and the gradient twice and write each once, 7 transfers of the tensor; inference needs 2. A transfer is timed as half a copy.
+
+"peak" is how far the memory in use rises during one step above what it was before, in sizes of the input tensor, with the rise of the loss alone
+subtracted: on TensorFlow as its allocator counts it, elsewhere as Linux does for the process (VmHWM; the smallest of several steps).
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import os
 import platform
@@ -104,6 +109,37 @@ def seconds(steps, repeats):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def peaks(steps, repeats=5):
+    """By how many bytes the memory in use rises during a step, the smallest rise of some; None where it cannot be told."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        rises = {}
+        for name, step in steps.items():
+            before = tf.config.experimental.get_memory_info("CPU:0")["current"]
+            tf.config.experimental.reset_memory_stats("CPU:0")
+            step()
+            rises[name] = tf.config.experimental.get_memory_info("CPU:0")["peak"] - before
+        return rises
+    if not os.path.exists("/proc/self/clear_refs"):
+        return dict.fromkeys(steps)
+    library, seen = ctypes.CDLL(None), {name: [] for name in steps}
+
+    def status(field):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+    for _ in range(repeats):
+        for name, step in steps.items():
+            gc.collect()
+            library.malloc_trim(0)
+            before = status("VmRSS")
+            Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
+            step()
+            seen[name].append(status("VmHWM") - before)
+    return {name: min(values) for name, values in seen.items()}
+
+
 def compare(shape, axis, policy, mode, repeats):
     """One row for training and one for inference."""
     dtype = keras.DTypePolicy(policy).compute_dtype
@@ -115,6 +151,8 @@ def compare(shape, axis, policy, mode, repeats):
         steps["copy"] = buffer.copy
         took = seconds(steps, repeats)
         cost = {name: took[name] - took["loss alone"] for name in ("BN", "BN+Dropout", "IC")}
+        rise = peaks(steps)
+        peak = {name: rise[name] and round((rise[name] - rise["loss alone"]) / buffer.nbytes, 2) for name in cost}
         yield {
             "backend": BACKEND,
             "mode": mode,
@@ -123,6 +161,7 @@ def compare(shape, axis, policy, mode, repeats):
             "policy": policy,
             "what": what,
             "milliseconds": {name: round(1000 * value, 3) for name, value in {**cost, "loss alone": took["loss alone"]}.items()},
+            "peak": peak,
             "floor": round(1000 * TRANSFERS[what] * took["copy"] / 2, 3),
             "IC / BN": round(cost["IC"] / cost["BN"], 3),
             "IC / BN+Dropout": round(cost["IC"] / cost["BN+Dropout"], 3),
@@ -132,12 +171,14 @@ def compare(shape, axis, policy, mode, repeats):
 def table(rows):
     """The rows in Markdown."""
     lines = ["| backend | shape, axis | policy | step | BN, ms | BN+Dropout, ms | IC, ms | floor, ms | IC / BN | IC / (BN+Dropout) |"]
-    lines.append("| --- " * 10 + "|")
+    lines[0] += " peak of BN, tensors | of BN+Dropout | of IC |"
+    lines.append("| --- " * 13 + "|")
     for row in rows:
         ms = row["milliseconds"]
         cells = [f"{row['backend']} {row['mode']}", f"{tuple(row['shape'])}, {row['axis']}", row["policy"], row["what"]]
         cells += [f"{ms[name]:.2f}" for name in ("BN", "BN+Dropout", "IC")] + [f"{row['floor']:.2f}"]
         cells += [f"{row[name]:.2f}" for name in ("IC / BN", "IC / BN+Dropout")]
+        cells += ["" if row["peak"][name] is None else f"{row['peak'][name]:.2f}" for name in ("BN", "BN+Dropout", "IC")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
