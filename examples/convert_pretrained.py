@@ -13,6 +13,7 @@ The images are scikit-learn's 1,797 scanned digits, enlarged. The steps are
 
 import argparse
 import inspect
+import json
 import os
 import sys
 import warnings
@@ -37,6 +38,7 @@ def parse(argv):
     parser.add_argument("--epochs", type=int, default=6, help="before the rewriting; and again after it")
     parser.add_argument("--rate", type=float, default=0.05, help="of the IC layers: the probability to drop a value")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", metavar="FILE", help="also write the arguments and the results as JSON")
     return parser.parse_args(argv)
 
 
@@ -121,7 +123,13 @@ def main(argv=None):
         results[name] = accuracy(fine_tuned(made, x_train, y_train, arguments.epochs, arguments.seed), x_test, y_test)
     for name, value in results.items():
         print(f"{name:16} {value:.2%}")
-    return {**results, "difference": difference}
+    results["difference"] = difference
+    if arguments.out:
+        versions = {"keras": keras.__version__, "keras_ic": keras_ic.__version__, "backend": keras.backend.backend()}
+        with open(arguments.out, "w", encoding="utf-8") as file:
+            json.dump({**vars(arguments), "pretrained": pretrained, "versions": versions, **results}, file, indent=1)
+            file.write("\n")
+    return results
 
 
 if __name__ == "__main__":
