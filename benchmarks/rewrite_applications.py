@@ -54,16 +54,20 @@ def relative_difference(given, other) -> float:
     return float(np.max(np.abs(given - other)) / np.max(np.abs(given)))
 
 
-def float64_difference(name: str) -> float:
-    """How far `preserve` is from the given function in float64, with every parameter of every normalization drawn at random."""
+def in_float64(measure, name: str) -> float:
+    """What `measure` gives for the network in float64, with every parameter of every normalization drawn at random."""
     given = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float64")
     try:
         model = randomize(build(name))
-        x = sample(model)[:2].astype("float64")
-        return relative_difference(model(x, training=False), keras_ic.rewrite(model, weights="preserve")(x, training=False))
+        return measure(model, sample(model).astype("float64"))
     finally:
         keras.config.set_dtype_policy(given)
+
+
+def preserve_difference(model: keras.Model, x) -> float:
+    """How far `preserve` is from the given function, on two inputs."""
+    return relative_difference(model(x[:2], training=False), keras_ic.rewrite(model, weights="preserve")(x[:2], training=False))
 
 
 def seconds(function) -> float:
@@ -111,7 +115,7 @@ def check(name: str) -> dict:
     row["clone_model, s"] = best["clone_model"]
     row.update({f"{mode}, s": best[mode] for mode in MODES})
     row["slowest / clone_model"] = max(best[mode] for mode in MODES) / best["clone_model"]
-    row["in float64"] = float64_difference(name)
+    row["in float64"] = in_float64(preserve_difference, name)
     return row
 
 

@@ -12,6 +12,7 @@ import threading
 
 import numpy as np
 
+from keras_ic.extras import needed
 from keras_ic.validation import checked_bool, checked_int, checked_real
 
 CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
@@ -51,7 +52,7 @@ def digits(seed=0, test_fraction=0.2):
     """
     seed = checked_int("seed", seed, "an integer in [0, 2**32)", lambda value: 0 <= value < 2**32)
     test_fraction = checked_real("test_fraction", test_fraction, "a number above 0 and below 1", lambda value: 0 < value < 1)
-    loaded = _needed("sklearn.datasets", "scikit-learn", "data").load_digits()
+    loaded = needed("sklearn.datasets", "scikit-learn", "data").load_digits()
     x = (loaded.images[..., np.newaxis] / 16).astype("float32")
     y = loaded.target.astype("int64")
     random = np.random.RandomState(seed)  # the one generator of numpy whose numbers never change
@@ -192,7 +193,7 @@ def training_dataset(x, y, batch_size, mean, std, augment=True, seed=0, epoch=0,
     assert [len(images) for images, _ in batches] == [2, 2, 1]
     ```
     """
-    tf = _needed("tensorflow", "tensorflow", "tensorflow")
+    tf = needed("tensorflow", "tensorflow", "tensorflow")
     x, y, standardized = _checked_set(tf, x, y, mean, std)
     batch_size = checked_int("batch_size", batch_size, "an integer above 0", lambda value: value > 0)
     augment = checked_bool("augment", augment)
@@ -247,7 +248,7 @@ def test_dataset(x, y, batch_size, mean, std):
     assert images.shape == (2, 8, 8, 1) and images.numpy().max() == 1
     ```
     """
-    tf = _needed("tensorflow", "tensorflow", "tensorflow")
+    tf = needed("tensorflow", "tensorflow", "tensorflow")
     x, y, standardized = _checked_set(tf, x, y, mean, std)
     batch_size = checked_int("batch_size", batch_size, "an integer above 0", lambda value: value > 0)
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
@@ -290,8 +291,8 @@ def _checked_images(x):
 
 
 def _from_tfds(name, data_dir):
-    _needed("tensorflow", "tensorflow", "tensorflow")
-    tfds = _needed("tensorflow_datasets", "tensorflow-datasets", "data")
+    needed("tensorflow", "tensorflow", "tensorflow")
+    tfds = needed("tensorflow_datasets", "tensorflow-datasets", "data")
     data_dir = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
     try:
         builder = tfds.builder(name, data_dir=data_dir)
@@ -340,10 +341,3 @@ def _answer(urls):
     thread.start()
     thread.join(SECONDS_FOR_AN_ANSWER)
     return len(answers) == len(urls) and all(answers)
-
-
-def _needed(module, package, extra):
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f'{package} is needed for this and cannot be imported ({error}): run `pip install "keras-ic[{extra}]"`.') from error

@@ -1,6 +1,5 @@
 """Many records as a table and figures."""
 
-import importlib
 import json
 import pathlib
 import re
@@ -13,6 +12,7 @@ from keras_ic import files
 from keras_ic.experiments.configuration import Configuration
 from keras_ic.experiments.record import find
 from keras_ic.experiments.summary import EXPERIMENT, Summary, summarize
+from keras_ic.extras import needed
 
 HEADER = (
     "network",
@@ -66,7 +66,8 @@ def report(paths: Any, out: Any) -> list[Summary]:
     """
     records = find(paths)
     summaries = summarize(records)
-    pyplot = _pyplot()
+    needed("matplotlib", "matplotlib", "plot").use("Agg")
+    pyplot = needed("matplotlib.pyplot", "matplotlib", "plot")
     folder = pathlib.Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     parts: list[str] = []
@@ -137,14 +138,6 @@ def _spread(values: list[float]) -> str:
     if len(values) < 2:
         return "".join(f"{value:.2f}" for value in values)
     return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
-
-
-def _pyplot() -> Any:
-    try:
-        importlib.import_module("matplotlib").use("Agg")
-        return importlib.import_module("matplotlib.pyplot")
-    except ImportError as error:
-        raise ImportError(f'matplotlib is needed for this and cannot be imported ({error}): run `pip install "keras-ic[plot]"`.') from error
 
 
 def _draw(pyplot: Any, name: str, summaries: Sequence[Summary], path: pathlib.Path) -> None:

@@ -1,7 +1,6 @@
 """What many runs say: means over seeds, and whether a difference is more than their spread."""
 
 import dataclasses
-import importlib
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 
 from keras_ic.experiments.configuration import OF_IC, ORDERS, Configuration
 from keras_ic.experiments.record import Record
+from keras_ic.extras import needed
 
 # Runs that differ in one of these are of different experiments, and stand in different tables.
 EXPERIMENT = ("data", "model", "train_size", "image_size", "epochs")
@@ -155,13 +155,6 @@ def _compared(summary: Summary, baseline: Summary | None) -> Summary:
         return dataclasses.replace(summary, first_epochs=firsts)
     p_value = None
     if min(len(summary.seeds), len(baseline.seeds)) > 1 and np.ptp(summary.final + baseline.final) > 0:
-        p_value = float(_needed("scipy.stats").ttest_ind(summary.final, baseline.final, equal_var=False).pvalue)
+        p_value = float(needed("scipy.stats", "SciPy", "plot").ttest_ind(summary.final, baseline.final, equal_var=False).pvalue)
     difference = float(np.mean(summary.final)) - goal
     return dataclasses.replace(summary, baseline=baseline.label, first_epochs=firsts, difference=difference, p_value=p_value)
-
-
-def _needed(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f'SciPy is needed for this and cannot be imported ({error}): run `pip install "keras-ic[plot]"`.') from error

@@ -1,13 +1,13 @@
 """A trainable per-channel affine: what is left of a BatchNormalization at inference where no linear layer can take it up."""
 
 import keras
-from keras import ops
 
-from keras_ic.validation import checked_bool, checked_int
+from keras_ic.surgery.per_channel import PerChannel
+from keras_ic.validation import checked_bool
 
 
 @keras.saving.register_keras_serializable(package="keras_ic")
-class Affine(keras.layers.Layer):
+class Affine(PerChannel):
     """Multiplies every channel by a trainable `scale` and adds a trainable `shift`, in training as at inference.
 
     `keras_ic.rewrite(..., weights="preserve")` puts it where a BatchNormalization stood that no linear layer beside it can absorb, and
@@ -41,35 +41,21 @@ class Affine(keras.layers.Layer):
     """
 
     def __init__(self, axis=-1, use_scale=True, **kwargs):
-        super().__init__(**kwargs)
-        self.supports_masking = True
-        self.axis = checked_int("axis", axis, "an integer, the channel axis")
+        super().__init__(axis, **kwargs)
         self.use_scale = checked_bool("use_scale", use_scale)
 
     def build(self, input_shape):
         """Creates the weights for inputs of this shape (a tuple of integers, None where unknown)."""
-        rank = len(input_shape)
-        channels = input_shape[self.axis] if -rank <= self.axis < rank else None
-        if channels is None:
-            raise ValueError(
-                f"`axis` of {self.name} must be one of the axes of its inputs, of a size that is known. "
-                f"Received: axis={self.axis} with input shape {tuple(input_shape)}"
-            )
+        channels = self.channels(input_shape)
         if self.use_scale:
             self.scale = self.add_weight(name="scale", shape=(channels,), initializer="ones")
         self.shift = self.add_weight(name="shift", shape=(channels,), initializer="zeros")
 
     def call(self, inputs):
         """The inputs, scaled and shifted; see the class."""
-        shape = [1] * len(inputs.shape)
-        shape[self.axis] = -1
-        scaled = inputs * ops.reshape(self.scale, shape) if self.use_scale else inputs
-        return scaled + ops.reshape(self.shift, shape)
-
-    def compute_output_shape(self, input_shape):
-        """The shape of the inputs."""
-        return input_shape
+        scaled = inputs * self.along_axis(self.scale, inputs) if self.use_scale else inputs
+        return scaled + self.along_axis(self.shift, inputs)
 
     def get_config(self):
         """The arguments of the constructor, as JSON values."""
-        return {**super().get_config(), "axis": self.axis, "use_scale": self.use_scale}
+        return {**super().get_config(), "use_scale": self.use_scale}

@@ -3,11 +3,12 @@
 import keras
 from keras import ops
 
-from keras_ic.validation import checked_bool, checked_int
+from keras_ic.surgery.per_channel import PerChannel
+from keras_ic.validation import checked_bool
 
 
 @keras.saving.register_keras_serializable(package="keras_ic")
-class Clip(keras.layers.Layer):
+class Clip(PerChannel):
     """Bounds every channel from below and, if wanted, from above: `minimum(maximum(x, lower), upper)`.
 
     For a scale of 0 or more, `scale * relu(x) + shift` is `maximum(scale * x + shift, shift)`, and the scale and shift of `x` go into the weights
@@ -42,35 +43,21 @@ class Clip(keras.layers.Layer):
     """
 
     def __init__(self, axis=-1, use_upper=False, **kwargs):
-        super().__init__(**kwargs)
-        self.supports_masking = True
-        self.axis = checked_int("axis", axis, "an integer, the channel axis")
+        super().__init__(axis, **kwargs)
         self.use_upper = checked_bool("use_upper", use_upper)
 
     def build(self, input_shape):
         """Creates the weights for inputs of this shape (a tuple of integers, None where unknown)."""
-        rank = len(input_shape)
-        channels = input_shape[self.axis] if -rank <= self.axis < rank else None
-        if channels is None:
-            raise ValueError(
-                f"`axis` of {self.name} must be one of the axes of its inputs, of a size that is known. "
-                f"Received: axis={self.axis} with input shape {tuple(input_shape)}"
-            )
+        channels = self.channels(input_shape)
         self.lower = self.add_weight(name="lower", shape=(channels,), initializer="zeros")
         if self.use_upper:
             self.upper = self.add_weight(name="upper", shape=(channels,), initializer="ones")
 
     def call(self, inputs):
         """The inputs, bounded; see the class."""
-        shape = [1] * len(inputs.shape)
-        shape[self.axis] = -1
-        outputs = ops.maximum(inputs, ops.reshape(self.lower, shape))
-        return ops.minimum(outputs, ops.reshape(self.upper, shape)) if self.use_upper else outputs
-
-    def compute_output_shape(self, input_shape):
-        """The shape of the inputs."""
-        return input_shape
+        outputs = ops.maximum(inputs, self.along_axis(self.lower, inputs))
+        return ops.minimum(outputs, self.along_axis(self.upper, inputs)) if self.use_upper else outputs
 
     def get_config(self):
         """The arguments of the constructor, as JSON values."""
-        return {**super().get_config(), "axis": self.axis, "use_upper": self.use_upper}
+        return {**super().get_config(), "use_upper": self.use_upper}
