@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
+from keras_ic.extras import needed
 from keras_ic.surgery import table
 
 
@@ -150,10 +151,7 @@ class Report:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError(f'Matplotlib is needed for this and cannot be imported ({error}): run `pip install "keras-ic[plot]"`.') from error
+        figures = needed("matplotlib.figure", "Matplotlib", "plot")
         panels = {
             "correlation": "mean |correlation|",
             "mutual_information": "mutual information, nats",
@@ -161,7 +159,7 @@ class Report:
             "covariance_distance": "covariance's distance from I",
             "effective_rank": "effective rank / channels looked at",
         }
-        figure = Figure(figsize=(12, 9), layout="constrained")
+        figure = figures.Figure(figsize=(12, 9), layout="constrained")
         axes = figure.subplots(3, 2).ravel()
         for panel, (name, title) in zip(axes, panels.items(), strict=False):
             for mode, colour, marker in (("training", "#d1495b", "o"), ("inference", "#00798c", "s")):
