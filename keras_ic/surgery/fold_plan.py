@@ -10,7 +10,7 @@ from keras_ic.surgery.flops import flops
 from keras_ic.surgery.folding import Folding, foldable
 from keras_ic.surgery.graph import Call, Graph, read, sublayers
 from keras_ic.surgery.kinds import inside_time, is_ic, time_axes
-from keras_ic.surgery.normalization import AFFINE, AFTER, BEFORE, CLIPPED, DROPPED, KEPT, MERGED, SHIFT, Fate, inference_affine
+from keras_ic.surgery.normalization import AFFINE, AFTER, BEFORE, CARRIED, CLIPPED, DROPPED, KEPT, MERGED, SHIFT, Fate, inference_affine
 from keras_ic.surgery.policy import checked_policy
 from keras_ic.surgery.rows import Change, Listing, Skip
 from keras_ic.surgery.sites import Sites, taken_names, unique_name
@@ -95,6 +95,7 @@ class FoldPlan(Listing):
             AFTER: f"folded into {targets}",
             MERGED: f"merged with {targets}",
             CLIPPED: f"folded into {targets}, through the ReLU between",
+            CARRIED: f"folded into {targets}, the shift along the residual stream",
             SHIFT: f"scale folded into {targets}; shift stays as {name}: {fate.reason}",
             AFFINE: f"becomes {name}: {fate.reason}",
         }[fate.how]

@@ -6,28 +6,28 @@ Each is an affine map at inference, `scale * x + shift`. In this order, the firs
 2. It goes into all linear layers behind it.
 3. It goes through the ReLU before it into the linear layer before that. `scale * relu(x) + shift` is `maximum(scale * x + shift, shift)` for a scale
    of 0 or more; where some scales are below 0, their signs go into the linear layers behind.
-4. Its shift stays as an addition of one vector, its scale goes into the linear layers behind: what is left before padding with zeros.
-5. It stays as an `Affine`, with the reason why.
+4. Its scale goes into the linear layers behind, its shift into layers that feed the sum before it; see `keras_ic.surgery.streams`.
+5. Its shift stays as an addition of one vector, its scale goes into the linear layers behind: what is left before padding with zeros.
+6. It stays as an `Affine`, with the reason why.
 
 What is the identity, as an IC layer that a function-preserving rewriting has just made, only leaves.
 
-Before `padding="same"`, 3 and 4 are two of four exact forms. The others are to pad with the constant that the map takes to 0, and to add a map of
-biases, one for each place, behind the convolution. `python benchmarks/inference.py --forms` times them beside the plain convolutions: 3 is as fast as
-these once compiled by XLA; 4 and the map of biases come next, close to each other, and the map needs images of one size; padding with a constant is
-the slowest.
+Before `padding="same"`, the bounds of 3 and 4, and 5, are two of four exact forms. The others are to pad with the constant that the map takes to 0,
+and to add a map of biases, one for each place, behind the convolution. `python benchmarks/inference.py --forms` times them beside the plain
+convolutions: bounds are as fast as these once compiled by XLA; the addition and the map of biases come next, close to each other, and the map needs
+images of one size; padding with a constant is the slowest.
 """
 
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from keras import layers
 
 from keras_ic.layer import IndependentComponent
-from keras_ic.surgery import absorb
+from keras_ic.surgery import absorb, streams
 from keras_ic.surgery.affine import Affine
 from keras_ic.surgery.graph import Call, Graph
 from keras_ic.surgery.kinds import DROPOUTS, TRANSPOSED, inside_time, is_plain, is_zero_padding, time_axes
@@ -36,11 +36,13 @@ from keras_ic.surgery.normalization import (
     AFFINE,
     AFTER,
     BEFORE,
+    CARRIED,
     CLIPPED,
     DROPPED,
     KEPT,
     MERGED,
     SHIFT,
+    Absorption,
     Fate,
     Normalizations,
     inference_affine,
@@ -48,6 +50,8 @@ from keras_ic.surgery.normalization import (
 
 # A shift that stays is divided by the scale that leaves. Where that makes it larger than this, values of half precision would drown in it.
 LARGEST_SHIFT = 1e4
+# The same for a shift that a residual stream carries, in units of the mean and the standard deviation of what it is added to.
+LARGEST_CARRIED = 8
 # How far from 1 a scale may be that rounding alone has moved: that of the IC layers that a function-preserving rewriting starts from.
 IDENTITY = 2e-7
 
@@ -83,7 +87,7 @@ class _Behind:
     reason: str = ""
 
     @property
-    def absorptions(self) -> tuple[tuple[Any, Callable[[dict], None]], ...]:
+    def absorptions(self) -> tuple[Absorption, ...]:
         return tuple((operation, functools.partial(absorb.absorb_map, inside_time(operation), given=given)) for operation, given in self.layers)
 
 
@@ -116,6 +120,11 @@ class Folding:
                 self._add_biases(fate)
             elif isinstance(call.operation, DROPOUTS) and is_plain(call):
                 self.normalizations.fates[call.key] = Fate(DROPPED)
+        # When the fate of all is known, since each changes what others read.
+        for graph, call, _ in root.walk():
+            decided = self.normalizations.fates.get(call.key)
+            if decided is not None and decided.how == SHIFT:
+                self._carry(graph, call, decided)
 
     def _add_biases(self, fate: Fate) -> None:
         absorbing = [operation for operation, _ in fate.absorptions]
@@ -141,7 +150,7 @@ class Folding:
             return Fate(DROPPED, axis, scale, shift)
         before = self._before(graph, call, whole)
         if before is not None and before.clipping is None:
-            return Fate(BEFORE, axis, scale, shift, (before.operation,), absorptions=(_into_output(before),))
+            return Fate(BEFORE, axis, scale, shift, (before.operation,), absorptions=(_into_output(before.operation, before.scale, before.shift),))
         behind = self._behind(graph, call, whole)
         if not behind.reason:
             for other, moved in behind.normalizations:
@@ -165,7 +174,8 @@ class Folding:
         if clipping.is_fused:
             self.unfused.add(id(before.operation))
         targets = (before.operation, *(operation for operation, _ in behind.layers))
-        return Fate(CLIPPED, axis, scale, shift, targets, absorptions=(_into_output(before), *behind.absorptions))
+        into = _into_output(before.operation, before.scale, before.shift)
+        return Fate(CLIPPED, axis, scale, shift, targets, absorptions=(into, *behind.absorptions))
 
     def _split(self, graph: Graph, call: Call, axis: int, whole: AffineMap, reason: str, given: AffineMap | None) -> Fate:
         """The shift stays, the scale goes behind; or all of it stays."""
@@ -178,6 +188,28 @@ class Folding:
             return self._left(layer, axis, scale, shift, f"{reason}, and without its shift a scale as small as one here cannot go either", given)
         targets = tuple(operation for operation, _ in behind.layers)
         return Fate(SHIFT, axis, np.ones_like(scale), shift / scale, targets, reason, behind.absorptions)
+
+    def _carry(self, graph: Graph, call: Call, fate: Fate) -> None:
+        """Has a residual stream carry the shift that would stay, where it can."""
+
+        def takes(operation) -> bool:
+            return self.counts[id(operation)] == 1
+
+        if not _is_of_the_size_of_its_inputs(fate.shift, foldable(call.operation)):
+            return
+        stream = streams.carried(graph, call, fate.shift, fate.axis, self.normalizations.fates, takes)
+        if stream is None or (stream.relu is not None and stream.relu.key in self.clips):
+            return
+        bounds = None if stream.relu is None else clip_bounds(stream.relu.operation)
+        if stream.relu is not None and bounds is not None:
+            upper = None if bounds[1] is None else bounds[1] + fate.shift
+            self.clips[stream.relu.key] = Clipping(stream.relu, fate.axis, bounds[0] + fate.shift, upper, is_fused=False)
+        for operation, shift in stream.feeds:
+            self.normalizations.last.append(_into_output(operation, np.ones_like(shift), shift))
+            if not absorb.has_bias(inside_time(operation)):
+                self.normalizations.biased[id(operation)] = operation
+        targets = (*fate.targets, *dict.fromkeys(operation for operation, _ in stream.feeds))
+        self.normalizations.fates[call.key] = dataclasses.replace(fate, how=CARRIED, targets=targets, reason="")
 
     def _left(self, layer, axis: int, scale, shift, reason: str, given: AffineMap | None) -> Fate:
         how = KEPT if isinstance(layer, Affine) and given is None else AFFINE
@@ -277,9 +309,8 @@ def _without(given: AffineMap, ahead: int) -> AffineMap:
     return AffineMap(*(array.reshape(array.shape[ahead:]) for array in (given.scale, given.shift))) if ahead else given
 
 
-def _into_output(before: _Before) -> tuple[Any, Callable[[dict], None]]:
-    into = functools.partial(absorb.absorb_output, inside_time(before.operation), scale=before.scale, shift=before.shift)
-    return before.operation, into
+def _into_output(operation, scale: np.ndarray, shift: np.ndarray) -> Absorption:
+    return operation, functools.partial(absorb.absorb_output, inside_time(operation), scale=scale, shift=shift)
 
 
 def _clipping(call: Call, bounds: tuple, given: AffineMap, is_fused: bool) -> Clipping | None:
@@ -298,6 +329,14 @@ def _affine_of(layer) -> tuple[np.ndarray, np.ndarray]:
         shift = absorb.as_array(layer.shift)
         return absorb.as_array(layer.scale) if layer.use_scale else np.ones_like(shift), shift
     return inference_affine(layer)
+
+
+def _is_of_the_size_of_its_inputs(shift: np.ndarray, layer) -> bool:
+    """Whether the shift is no larger than what it is added to, of which digits would else be lost along the stream."""
+    if isinstance(layer, Affine):
+        return False
+    mean, variance = absorb.as_array(layer.moving_mean), absorb.as_array(layer.moving_variance)
+    return bool(np.all(np.abs(shift) <= LARGEST_CARRIED * (np.abs(mean) + np.sqrt(variance + layer.epsilon))))
 
 
 def _reason_to_keep(layer, call: Call) -> str:

@@ -16,7 +16,10 @@ from keras_ic.surgery.policy import Policy
 
 DROPPED, BEFORE, AFTER, AFFINE, KEPT = "dropped", "before", "after", "affine", "kept"
 # What only a folding does, see `keras_ic.surgery.folding`.
-MERGED, CLIPPED, SHIFT = "merged", "clipped", "shift"
+MERGED, CLIPPED, CARRIED, SHIFT = "merged", "clipped", "carried", "shift"
+
+# A layer, and the function that changes its weights, a dictionary by name.
+Absorption = tuple[Any, Callable[[dict], None]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,12 +28,13 @@ class Fate:
 
     Attributes:
         how: `dropped`; absorbed into the layer `before` it, or into those `after` it; replaced by an `affine`; or `kept`. In a folding also:
-            `merged` with the normalizations behind it; absorbed into the layer before a ReLU, which is `clipped`; or its `shift` alone stays.
+            `merged` with the normalizations behind it; absorbed into the layer before a ReLU, which is `clipped`; its shift `carried` by a residual
+            stream; or its `shift` alone stays.
         axis: The channel axis, from 0.
         scale, shift: What the normalization computes at inference is `scale * x + shift`; None unless the function is preserved.
         targets: The layers that absorb it.
         reason: Why it is kept.
-        absorptions: For each of them, itself and the function that changes its weights, a dictionary by name.
+        absorptions: What that does to their weights.
     """
 
     how: str
@@ -39,12 +43,12 @@ class Fate:
     shift: Any = None
     targets: tuple = ()
     reason: str = ""
-    absorptions: tuple[tuple[Any, Callable[[dict], None]], ...] = ()
+    absorptions: tuple[Absorption, ...] = ()
 
     @property
     def is_bypassed(self) -> bool:
         """Whether nothing stands in its place."""
-        return self.how in (DROPPED, BEFORE, AFTER, MERGED, CLIPPED)
+        return self.how in (DROPPED, BEFORE, AFTER, MERGED, CLIPPED, CARRIED)
 
     @property
     def is_replaced(self) -> bool:
@@ -54,10 +58,11 @@ class Fate:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Normalizations:
-    """The fate of every call of a BatchNormalization by the call's key, and the layers that get a bias."""
+    """The fate of every call of a BatchNormalization by the call's key, the layers that get a bias, and what is absorbed after all else."""
 
     fates: dict[int, Fate]
     biased: dict[int, Any]
+    last: list[Absorption] = dataclasses.field(default_factory=list)
 
     def is_bypassed(self, call: Call | None) -> bool:
         """Whether the call is one of a BatchNormalization in whose place nothing stands."""

@@ -64,14 +64,13 @@ def _copy_preprocessing(old, new) -> None:
 def _absorbed(plan: "Plan | FoldPlan") -> dict[int, dict[str, Any]]:
     """The weights, by name, of every layer that absorbs a normalization."""
     changed: dict[int, dict[str, Any]] = {}
-    for _, call, _ in plan.graph.walk():
-        fate = plan.normalizations.fates.get(call.key)
-        for target, absorb_into in () if fate is None else fate.absorptions:
-            if id(target) not in changed:
-                values = changed[id(target)] = {weight.name: _at_least_float32(weight) for weight in target.weights}
-                if id(target) in plan.normalizations.biased:
-                    values["bias"] = np.zeros(())  # Takes the shape of what is added, if anything is.
-            absorb_into(changed[id(target)])
+    fates = [plan.normalizations.fates[call.key] for _, call, _ in plan.graph.walk() if call.key in plan.normalizations.fates]
+    for target, absorb_into in (*(pair for fate in fates for pair in fate.absorptions), *plan.normalizations.last):
+        if id(target) not in changed:
+            values = changed[id(target)] = {weight.name: _at_least_float32(weight) for weight in target.weights}
+            if id(target) in plan.normalizations.biased:
+                values["bias"] = np.zeros(())  # Takes the shape of what is added, if anything is.
+        absorb_into(changed[id(target)])
     return changed
 
 

@@ -410,8 +410,8 @@ def test_a_residual_network_by_and_by(tmp_path):
     new = folded(model)
     assert new.compiled and new.optimizer is not model.optimizer
     assert sorted(layer.name for layer in new.layers if isinstance(layer, (Affine, Clip))) == [
-        "ic_a0_shift",
-        "ic_a1_shift",
+        "relu_a0_clip",
+        "relu_a1_clip",
         "relu_b0_clip",
         "relu_b1_clip",
     ]
