@@ -7,6 +7,7 @@ import json
 import pathlib
 import signal
 import sys
+from collections.abc import Callable
 
 import keras
 
@@ -35,8 +36,10 @@ HELP = {
     "dropout": "rate of a Dropout behind the activations of the usual order",
     "rate_schedule": "of the IC layers' rate over the epochs",
     "rate_depth": "of the IC layers' rate over the depth",
+    "rates": "of the depth linear, the first rate and the last; of stages, one for each equal part of the depth: 0,0.05,0.1",
     "ic_layers": "which weight layers have an IC layer",
     "dtype": "",
+    "validation": "share of the training images that is left out and judged on, in place of the test set",
 }
 
 
@@ -47,11 +50,12 @@ def add(verbs) -> None:
     for field in dataclasses.fields(Configuration):
         if field.name not in HELP:
             continue
-        kind = {"float": float, "int": int, "int | None": int}.get(str(getattr(field.type, "__name__", field.type)), str)
+        kinds: dict[str, Callable] = {"float": float, "int": int, "int | None": int, "tuple[float, ...] | None": _rates}
+        kind = kinds.get(str(getattr(field.type, "__name__", field.type)), str)
         choices = f"{', '.join(CHOICES[field.name])}; " if field.name in CHOICES else ""
-        shown = "all of them" if field.name == "train_size" else "as they are" if field.default is None else field.default
+        shown = {"train_size": "all of them", "image_size": "as they are", "rates": "none"}.get(field.name, field.default)
         text = f"{choices}{HELP[field.name]} (default: {shown})"
-        metavar = {int: "N", float: "X", str: "NAME"}[kind]
+        metavar = {int: "N", float: "X", str: "NAME", _rates: "X,X"}[kind]
         train.add_argument(f"--{field.name.replace('_', '-')}", type=kind, nargs="+", default=[field.default], metavar=metavar, help=text)
     train.add_argument("--no-augment", action="store_true", help="no flips and crops")
     train.add_argument("--keep-batch-norm", action="store_true", help="a BatchNormalization behind each convolution beside the IC layers")
@@ -65,6 +69,10 @@ def add(verbs) -> None:
     verb.add_argument("folders", nargs="+", metavar="DIR", help="folders of runs, or folders that hold such")
     verb.add_argument("--out", required=True, metavar="FOLDER", help="where to write table.md, summary.json and the figures")
     verb.set_defaults(run=_report)
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -95,10 +103,9 @@ def _train(arguments: argparse.Namespace) -> int:
                     raise
                 failed.append(f"{folder}: {' '.join(str(error).split())}")
                 continue
-            print(
-                f"test accuracy {100 * record.values('val_accuracy')[-1]:.2f} % after {configuration.epochs} epochs; {folder / 'model.keras'}",
-                flush=True,
-            )
+            judged = "validation" if configuration.validation else "test"
+            accuracy = 100 * record.values("val_accuracy")[-1]
+            print(f"{judged} accuracy {accuracy:.2f} % after {configuration.epochs} epochs; {folder / 'model.keras'}", flush=True)
     if failed:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed, the others are done: {'; '.join(failed)}")
     return 0

@@ -15,14 +15,14 @@ CHOICES = {
     "data": DATA,
     "order": (*ORDERS, *ALIASES),
     "rate_schedule": ("constant", "anneal", "grow"),
-    "rate_depth": ("uniform", "rising", "falling"),
+    "rate_depth": ("uniform", "rising", "falling", "linear", "stages"),
     "ic_layers": ("all", "convolutions", "classifier", "alternate"),
     "optimizer": ("adam", "sgd"),
     "schedule": ("steps", "cosine", "one-cycle", "constant"),
     "dtype": ("float32", "mixed_bfloat16"),
 }
 # What the usual order does not use, with the value that says so.
-OF_IC = {"rate": 0.0, "rate_schedule": "constant", "rate_depth": "uniform", "ic_layers": "all", "keep_batch_norm": False}
+OF_IC = {"rate": 0.0, "rate_schedule": "constant", "rate_depth": "uniform", "rates": None, "ic_layers": "all", "keep_batch_norm": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +57,17 @@ class Configuration:
             alone. Defaults to `0.0`: none.
         rate_schedule: `"constant"`, `"anneal"` (from `rate` down to 0 in ten equal parts of the epochs) or `"grow"` (from a tenth of `rate` up to
             it). Defaults to `"constant"`.
-        rate_depth: `"uniform"`, `"rising"` (from 0 before the first weight layer to twice `rate` before the last) or `"falling"`. Defaults to
-            `"uniform"`.
+        rate_depth: `"uniform"`, `"rising"` (from 0 before the first weight layer to twice `rate` before the last), `"falling"`, `"linear"` (from the
+            first of `rates` to the last) or `"stages"` (each of `rates` in an equal part of the depth; three of them are those of the three stages of
+            the CIFAR ResNets). Defaults to `"uniform"`.
+        rates: Tuple of floats in `[0, 1)`, two for `"linear"`, one or more for `"stages"`; `rate` is then their mean, whatever is given. Defaults to
+            `None`, for the other depths.
         ic_layers: Which weight layers have their IC layer: `"all"`, `"convolutions"` (not the classifier), `"classifier"` (alone) or `"alternate"`
             (every second, from the first on). Defaults to `"all"`.
         keep_batch_norm: Boolean, whether a BatchNormalization stands behind each convolution beside the IC layers. Defaults to `False`.
         recalibrate: Boolean, whether `keras_ic.recalibrate` estimates the moving statistics anew at the end. Defaults to `False`.
+        validation: Float in `[0, 1)`, the share of the training images that is left out of the training and judged on in place of the test set. Which
+            images those are does not depend on `seed`. Defaults to `0.0`: the test set.
         dtype: `"float32"` or `"mixed_bfloat16"`. Defaults to `"float32"`.
 
     In the usual order, what belongs to IC layers is set to the value that says so: `rate=0.0` and the defaults of the others. Two configurations are
@@ -101,18 +106,19 @@ class Configuration:
     dropout: float = 0.0
     rate_schedule: str = "constant"
     rate_depth: str = "uniform"
+    rates: tuple[float, ...] | None = None
     ic_layers: str = "all"
     keep_batch_norm: bool = False
     recalibrate: bool = False
     dtype: str = "float32"
+    validation: float = 0.0
 
     def __post_init__(self):
         for name, choices in CHOICES.items():
             checked_choice(name, getattr(self, name), choices)
         values: dict[str, Any] = {"order": ALIASES.get(self.order, self.order)}
-        for name in ("rate", "dropout"):
-            wanted = "a number in [0, 1), the probability to drop a value"
-            values[name] = checked_real(name, getattr(self, name), wanted, lambda value: 0 <= value < 1)
+        for name, what in (("rate", "probability to drop a value"), ("dropout", "probability to drop a value"), ("validation", "share of images")):
+            values[name] = checked_real(name, getattr(self, name), f"a number in [0, 1), the {what}", lambda value: 0 <= value < 1)
         for name in ("weight_decay", "decoupled_weight_decay"):
             values[name] = checked_real(name, getattr(self, name), "a number of 0 or more", lambda value: value >= 0)
         values["learning_rate"] = checked_real("learning_rate", self.learning_rate, "a number above 0", lambda value: value > 0)
@@ -127,6 +133,9 @@ class Configuration:
             values[name] = checked_bool(name, getattr(self, name))
         if values["order"] == "usual":
             values.update(OF_IC)
+        elif self.rates is not None or self.rate_depth in ("linear", "stages"):
+            values["rates"] = _checked_rates(self.rates, self.rate_depth)
+            values["rate"] = sum(values["rates"]) / len(values["rates"])
         elif values["dropout"]:
             raise ValueError(
                 f'`dropout` is for the order "usual"; IC layers drop at `rate`. Received: dropout={self.dropout} with order={self.order!r}'
@@ -154,7 +163,7 @@ def grid(**values) -> list[Configuration]:
     """All combinations of the given values, each once.
 
     Args:
-        **values: For each argument of `Configuration`, one value or a list of values.
+        **values: For each argument of `Configuration`, one value or a list of values; for `rates`, a list of tuples.
 
     Returns:
         List of `Configuration`, with the seeds in the outermost loop, so that a grid that is stopped half-way has seen all its other values.
@@ -178,6 +187,15 @@ def grid(**values) -> list[Configuration]:
     names = sorted(values, key=lambda name: name != "seed")
     lists = [list(values[name]) if isinstance(values[name], Iterable) and not isinstance(values[name], str) else [values[name]] for name in names]
     return list(dict.fromkeys(Configuration(**dict(zip(names, combination, strict=True))) for combination in itertools.product(*lists)))
+
+
+def _checked_rates(rates: Any, rate_depth: str) -> tuple[float, ...]:
+    if rate_depth not in ("linear", "stages"):
+        raise ValueError(f'`rates` is for the depths "linear" and "stages". Received: rates={rates!r} with rate_depth={rate_depth!r}')
+    wanted = "the first rate and the last" if rate_depth == "linear" else "one rate or more"
+    if not isinstance(rates, (tuple, list)) or (len(rates) != 2 if rate_depth == "linear" else not rates):
+        raise ValueError(f"`rates` must be a tuple of {wanted} for the depth {rate_depth!r}. Received: rates={rates!r}")
+    return tuple(checked_real("rates", rate, "numbers in [0, 1), the probabilities to drop a value", lambda value: 0 <= value < 1) for rate in rates)
 
 
 def checked_choice(name: str, value: Any, choices: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_ic import applications, surgery
 from keras_ic.experiments.configuration import Configuration
@@ -65,7 +66,13 @@ def network(configuration: Configuration, input_shape: tuple[int, ...], classes:
 
 def rates(configuration: Configuration, layers: int) -> list[float]:
     """The rate of each IC layer, from the first to the last, before the schedule over the epochs."""
-    depths = [index / max(layers - 1, 1) for index in range(layers)]
+    last = max(layers - 1, 1)
+    if configuration.rates is not None:
+        if configuration.rate_depth == "linear":
+            return np.linspace(configuration.rates[0], configuration.rates[-1], layers).tolist()
+        parts = len(configuration.rates)
+        return [configuration.rates[min(parts * index // last, parts - 1)] for index in range(layers)]
+    depths = [index / last for index in range(layers)]
     factors = {"uniform": lambda depth: 1.0, "rising": lambda depth: 2 * depth, "falling": lambda depth: 2 - 2 * depth}
     return [configuration.rate * factors[configuration.rate_depth](depth) for depth in depths]
 

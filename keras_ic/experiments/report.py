@@ -27,9 +27,9 @@ HEADER = (
     "above the baseline, points",
     "p",
 )
-NOTE = """Test accuracy, mean ± standard deviation over the seeds. The baseline of a row is the usual order with the same recipe and no dropout; p is
-that of Welch's t-test of equal mean final accuracies. Swing: how far an epoch is from the mean of its two neighbours, over the first half of the
-epochs."""
+NOTE = """Test accuracy, unless a heading names other images, mean ± standard deviation over the seeds. The baseline of a row is the usual order with
+the same recipe and no dropout; p is that of Welch's t-test of equal mean final accuracies. Swing: how far an epoch is from the mean of its two
+neighbours, over the first half of the epochs."""
 
 
 def report(paths: Any, out: Any) -> list[Summary]:
@@ -93,10 +93,11 @@ def report(paths: Any, out: Any) -> list[Summary]:
 
 def experiment(summary: Summary) -> str:
     """The name of the experiment that a summary belongs to."""
-    data, model, train_size, image_size, epochs = (getattr(summary.configuration, name) for name in EXPERIMENT)
+    data, model, train_size, image_size, epochs, validation = (getattr(summary.configuration, name) for name in EXPERIMENT)
     size = f", {train_size:,} images" if train_size else ""
     pixels = f" at {image_size} pixels" if image_size else ""
-    return f"{model} on {data}{pixels}{size}, {epochs} epoch{'s' if epochs > 1 else ''}"
+    judged = f", judged on {100 * validation:g} % of the training images" if validation else ""
+    return f"{model} on {data}{pixels}{size}, {epochs} epoch{'s' if epochs > 1 else ''}{judged}"
 
 
 def table(summaries: Sequence[Summary]) -> str:

@@ -67,7 +67,7 @@ def run(configuration: Configuration, out: Any, data_dir: Any = None, callbacks:
             raise ValueError(f"The record of this finished run lacks epochs; restore it, or choose another folder. Received: {str(folder)!r}")
         return before
 
-    (x, y), (x_test, y_test) = _images(configuration, data_dir)
+    (x, y), (x_judged, y_judged) = images(configuration, data_dir)
     model = network(configuration, x.shape[1:], data.CLASSES[configuration.data])
     steps = math.ceil(len(x) / configuration.batch)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -98,7 +98,7 @@ def run(configuration: Configuration, out: Any, data_dir: Any = None, callbacks:
                 if variable is not model.optimizer._learning_rate:
                     variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
 
-    validation = data.test_dataset(x_test, y_test, TEST_BATCH, mean, std)
+    validation = data.test_dataset(x_judged, y_judged, TEST_BATCH, mean, std)
     if done < configuration.epochs:
         divergence = StopAtDivergence()
         own = [RateSchedule(configuration, rates(configuration, len(ic_layers(model)))), divergence, _Keep(folder)]
@@ -168,13 +168,24 @@ def _checked_folder(folder: pathlib.Path, configuration: Configuration) -> Recor
     return before
 
 
-def _images(configuration: Configuration, data_dir: Any):
+def images(configuration: Configuration, data_dir: Any = None):
+    """The images of a run, `((x, y), (x, y))`: those that it is trained on, and those that it is judged on."""
     load = getattr(data, configuration.data)
     (x, y), test = load() if configuration.data == "digits" else load(data_dir)
     size = configuration.train_size
     if size is not None and size > len(x):
         raise ValueError(f"`train_size` must be at most {len(x)}, the number of training images. Received: train_size={size}")
-    return (x[:size], y[:size]), test
+    x, y = x[:size], y[:size]
+    left_out = round(configuration.validation * len(x))
+    if not left_out:
+        if configuration.validation:
+            raise ValueError(f"`validation` must leave out an image of {len(x)} at least. Received: validation={configuration.validation}")
+        return (x, y), test
+    order = np.random.RandomState(0).permutation(len(x))
+    judged, kept = np.sort(order[:left_out]), np.sort(order[left_out:])
+    if not len(kept):
+        raise ValueError(f"`validation` must leave images to train on. Received: validation={configuration.validation} of {len(x)} images")
+    return (x[kept], y[kept]), (x[judged], y[judged])
 
 
 def _head(configuration: Configuration, model: keras.Model, steps: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from keras_ic.experiments.record import Record
 from keras_ic.extras import needed
 
 # Runs that differ in one of these are of different experiments, and stand in different tables.
-EXPERIMENT = ("data", "model", "train_size", "image_size", "epochs")
+EXPERIMENT = ("data", "model", "train_size", "image_size", "epochs", "validation")
 
 
 @dataclasses.dataclass(frozen=True)

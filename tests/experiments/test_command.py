@@ -50,6 +50,13 @@ def test_dry_run_runs_nothing(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+def test_rates_over_the_depth(tmp_path, capsys):
+    arguments = ["--rate-depth", "stages", "--rates", "0,0.05,0.1", "0.1", "--validation", "0.1", "--dry-run", "--out", str(tmp_path)]
+    assert main([*TRAIN, *arguments]) == 0
+    runs = [json.loads(line.partition(": ")[2]) for line in capsys.readouterr().out.splitlines()]
+    assert [(run["rates"], run["validation"]) for run in runs] == [([0, 0.05, 0.1], 0.1), ([0.1], 0.1)]
+
+
 @pytest.mark.tensorflow_only
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path, capsys):
     arguments = ["--optimizer", "sgd", "--order", "usual", "--learning-rate", "1e38", "0.01", "--weight-decay", "10", "--out", str(tmp_path)]

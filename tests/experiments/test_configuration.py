@@ -20,6 +20,13 @@ def test_equal_exactly_if_the_same_run():
     assert Configuration(**usual.to_dict()) == usual
 
 
+def test_rates_over_the_depth():
+    made = Configuration(rate_depth="stages", rates=[0, 0.1, 0.2], rate=0.7)
+    assert made.rates == (0, 0.1, 0.2) and made.rate == pytest.approx(0.1)
+    assert made == Configuration(**made.to_dict()) == grid(rate_depth="stages", rates=[(0, 0.1, 0.2)])[0]
+    assert Configuration(order="usual", rate_depth="linear", rates=(0, 0.1)) == Configuration(order="usual")
+
+
 def test_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Configuration().rate = 0.1
@@ -55,6 +62,12 @@ def test_grid():
         ({"dropout": -0.1, "order": "usual"}, r"Received: dropout=-0.1"),
         ({"dropout": 0.1}, r"`dropout` is for the order \"usual\"; .* Received: dropout=0.1 with order='ic'"),
         ({"rate": 0.5, "rate_depth": "rising"}, r"`rate` must be below 0.5 where it rises or falls to twice itself. Received: rate=0.5"),
+        ({"rates": (0.1, 0.2)}, r"`rates` is for the depths .* Received: rates=\(0.1, 0.2\) with rate_depth='uniform'"),
+        ({"rate_depth": "linear"}, r"`rates` must be a tuple of the first rate and the last .* Received: rates=None"),
+        ({"rate_depth": "linear", "rates": (0.1,)}, r"Received: rates=\(0.1,\)"),
+        ({"rate_depth": "stages", "rates": ()}, r"`rates` must be a tuple of one rate or more .* Received: rates=\(\)"),
+        ({"rate_depth": "stages", "rates": (0.1, 1)}, r"`rates` must be numbers in \[0, 1\).* Received: rates=1"),
+        ({"validation": 1}, r"`validation` must be a number in \[0, 1\), the share of images. Received: validation=1"),
         ({"seed": 2**19}, r"Received: seed=524288"),
         ({"seed": True}, r"Received: seed=True"),
         ({"epochs": 0}, r"Received: epochs=0"),

@@ -113,6 +113,19 @@ def test_rates_by_depth():
     np.testing.assert_allclose(rates(Configuration(rate=0.1, rate_depth="rising"), 5), [0, 0.05, 0.1, 0.15, 0.2])
     np.testing.assert_allclose(rates(Configuration(rate=0.1, rate_depth="falling"), 3), [0.2, 0.1, 0])
     assert [layer.rate for layer in ic_layers(small(rate=0.1, rate_depth="rising"))] == [0, 0.1, 0.2]
+    np.testing.assert_allclose(rates(Configuration(rate_depth="linear", rates=(0.2, 0)), 3), [0.2, 0.1, 0])
+    assert rates(Configuration(rate_depth="stages", rates=(0, 0.1)), 4) == [0, 0, 0.1, 0.1]
+    assert rates(Configuration(rate_depth="stages", rates=(0.3, 0.1)), 1) == [0.3]
+
+
+@pytest.mark.parametrize("order", ["relu-ic-conv", "ic-conv-relu", "conv-relu-ic"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet29"])
+def test_three_parts_are_the_three_stages_of_a_resnet(name, order):
+    model = network(Configuration(model=name, order=order, rate_depth="stages", rates=(0.1, 0.2, 0.3)), (32, 32, 3), 10)
+    stages = {"stem_ic": 0.1, "classifier_ic": 0.3}
+    for layer in ic_layers(model):
+        stage = layer.name.partition("_")[0]
+        assert layer.rate == (stages[layer.name] if layer.name in stages else {"stage1": 0.1, "stage2": 0.2, "stage3": 0.3}[stage]), layer.name
 
 
 @pytest.mark.parametrize(

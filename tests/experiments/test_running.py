@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_ic import data, files
-from keras_ic.experiments import Configuration, network, read, record, run
+from keras_ic.experiments import Configuration, network, read, record, run, running
 from keras_ic.experiments.schedules import OneCycle, RateSchedule, ic_layers, optimizer
 
 pytestmark = pytest.mark.tensorflow_only  # the images come through tf.data
@@ -49,6 +49,23 @@ def epochs(folder):
 def weights(path):
     model = files.load_model(path)
     return [keras.ops.convert_to_numpy(variable) for variable in model.variables + model.optimizer.variables]
+
+
+def test_a_part_of_the_training_images_is_judged_on(tmp_path):
+    (x, _), (x_test, _) = running.images(small())
+    (kept, y_kept), (judged, y_judged) = running.images(small(validation=0.2))
+    assert len(judged) == len(y_judged) == 14 and len(kept) == len(y_kept) == 56
+    assert {image.tobytes() for image in np.concatenate([kept, judged])} == {image.tobytes() for image in x}
+    np.testing.assert_array_equal(judged, running.images(small(validation=0.2, seed=7))[1][0])
+    np.testing.assert_array_equal(x_test, data.digits()[1][0])
+    record = run(small(validation=0.2, epochs=1), tmp_path, verbose=0)
+    model = files.load_model(tmp_path / "model.keras")
+    result = model.evaluate(data.test_dataset(judged, y_judged, 250, *data.channel_statistics(kept)), verbose=0, return_dict=True)
+    assert record.values("val_accuracy")[0] == pytest.approx(result["accuracy"])
+    for share in (0.001, 0.999):
+        with pytest.raises(ValueError, match="`validation` must leave"):
+            run(small(validation=share), tmp_path / "none", verbose=0)
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
