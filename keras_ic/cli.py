@@ -67,7 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     _model_verb(verbs, "fold", _fold, "fold normalizations into weights, for inference", "where to write it; defaults to MODEL_folded.keras")
     _model_verb(verbs, "inspect", _inspect, "list weight layers, IC layers and BatchNormalization layers of a model", "also write the list as JSON")
     measure = _model_verb(verbs, "measure", _measure, "tell how independent the inputs of each weight layer are", "also write the numbers as JSON")
-    measure.add_argument("--data", required=True, metavar="digits|FILE.npz", help="the images to run: the test digits, or the array `x` of a file")
+    images = "the images to run: the test images of digits, cifar10 or cifar100, or the array `x` of a file"
+    measure.add_argument("--data", required=True, metavar="digits|cifar10|cifar100|FILE.npz", help=images)
+    measure.add_argument("--standardize", action="store_true", help="standardize test images by the training images, as `keras-ic train` does")
+    measure.add_argument("--data-dir", metavar="DIR", help="folder of tensorflow-datasets (default: its own, ~/tensorflow_datasets)")
     measure.add_argument("--steps", type=int, help="how many batches to read (default: all)")
     measure.add_argument("--batch", type=int, default=32, help="the size of a batch (default: %(default)s)")
     measure.add_argument("--seed", type=int, default=0, help="chooses channels, positions and pairs (default: %(default)s)")
@@ -148,7 +151,7 @@ def _inspect(arguments) -> None:
 def _measure(arguments) -> None:
     from keras_ic import independence
 
-    model, inputs = _loaded(arguments.model), _inputs(arguments.data)
+    model, inputs = _loaded(arguments.model), _inputs(arguments.data, arguments.standardize, arguments.data_dir)
     report = independence.measure(model, inputs, arguments.steps, batch_size=arguments.batch, seed=arguments.seed, verbose=0)
     _write_json(arguments.output, report.to_dict())
     if arguments.plot is not None:
@@ -159,18 +162,22 @@ def _measure(arguments) -> None:
     print(report)
 
 
-def _inputs(name: str):
+def _inputs(name: str, standardize: bool, data_dir: str | None):
     import numpy as np
 
     from keras_ic import data
 
-    if name == "digits":
+    if name in data.CLASSES:
         try:
-            return data.digits()[1][0]
+            (train, _), (test, _) = data.digits() if name == "digits" else getattr(data, name)(data_dir)
         except ImportError as error:
-            raise ValueError(f"{error} Received: --data digits") from error
+            raise ValueError(f"{error} Received: --data {name}") from error
+        mean, std = data.channel_statistics(train) if standardize else (0, 1)
+        return ((test - mean) / std).astype("float32")
     if not name.endswith(".npz"):
-        raise ValueError(f"`--data` must be digits or a file that ends in `.npz`. Received: {name!r}")
+        raise ValueError(f"`--data` must be {', '.join(data.CLASSES)} or a file that ends in `.npz`. Received: {name!r}")
+    if standardize:
+        raise ValueError(f"`--standardize` is for {', '.join(data.CLASSES)}; standardize the array in the file yourself. Received: {name!r}")
     try:
         with open(name, "rb") as file, np.load(file) as archive:
             return archive["x"]

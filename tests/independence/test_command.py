@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_ic
+from keras_ic import data
 from keras_ic.cli import main
 
 
@@ -36,6 +37,27 @@ def test_measure_on_digits(path, capsys):
     pytest.importorskip("sklearn")
     assert main(["measure", path, "--data", "digits", "--batch", "359"]) == 0
     assert "64" in capsys.readouterr().out
+
+
+def test_measure_on_standardized_images(path, tmp_path):
+    pytest.importorskip("sklearn")
+    (train, _), (test, _) = data.digits()
+    mean, std = data.channel_statistics(train)
+    expected = keras_ic.measure(keras.models.load_model(path), (test - mean) / std, batch_size=32, verbose=0)
+    assert main(["measure", path, "--data", "digits", "--standardize", "-o", str(tmp_path / "out.json")]) == 0
+    assert json.loads((tmp_path / "out.json").read_text()) == expected.to_dict()
+
+
+def test_measure_takes_the_folder_of_the_images(path, tmp_path, capsys):
+    pytest.importorskip("tensorflow_datasets")
+    assert main(["measure", path, "--data", "cifar10", "--data-dir", str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_standardize_is_not_for_files(path, tmp_path, capsys):
+    np.savez(tmp_path / "data.npz", x=np.zeros((2, 8, 8, 1)))
+    assert main(["measure", path, "--data", str(tmp_path / "data.npz"), "--standardize"]) == 2
+    assert "--standardize" in capsys.readouterr().err
 
 
 def test_wrong_data_ends_in_one_line(path, tmp_path, capsys):
