@@ -84,7 +84,7 @@ def _train(arguments: argparse.Namespace) -> int:
             dataclasses.replace(configuration, seed=0), (32, 32, 3) if configuration.data != "digits" else (8, 8, 1), data.CLASSES[configuration.data]
         )
     failed = []
-    with _stopped_by_signals() as stop:
+    with stopped_by_signals() as stop:
         for configuration in runs:
             folder = pathlib.Path(arguments.out or "runs")
             if arguments.out is None or len(runs) > 1:
@@ -134,7 +134,7 @@ class _Stop(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def _stopped_by_signals():
+def stopped_by_signals():
     """Has SIGTERM do what Ctrl-C does, and makes both certain; gives the callback to train with."""
     stop = _Stop()
 

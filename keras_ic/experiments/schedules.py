@@ -1,6 +1,7 @@
 """What changes while a run trains: the learning rate by the step, the rate of the IC layers by the epoch."""
 
 import math
+from typing import Any
 
 import keras
 
@@ -34,14 +35,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
 
 def optimizer(configuration: Configuration, steps: int, model: keras.Model) -> keras.optimizers.Optimizer:
     """The optimizer of a run of `steps` steps in all."""
-    top = configuration.learning_rate
-    if configuration.schedule == "steps":
-        boundaries = [round(share * steps) - 1 for share in DROPS]
-        schedule = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, [top, top / 10, top / 100, top / 1000])
-    elif configuration.schedule == "cosine":
-        schedule = keras.optimizers.schedules.CosineDecay(top, steps)
-    else:
-        schedule = OneCycle(top, steps) if configuration.schedule == "one-cycle" else top
+    schedule = learning_rate(configuration, steps)
     decay = configuration.decoupled_weight_decay or None
     if configuration.optimizer == "adam":
         made = keras.optimizers.Adam(schedule, weight_decay=decay)
@@ -50,6 +44,17 @@ def optimizer(configuration: Configuration, steps: int, model: keras.Model) -> k
     if decay:
         made.exclude_from_weight_decay(var_list=[variable for variable in model.trainable_variables if "kernel" not in variable.name])
     return made
+
+
+def learning_rate(configuration: Configuration, steps: int) -> Any:
+    """The learning rate of a run of `steps` steps in all: a number if it is constant, else a Keras schedule."""
+    top = configuration.learning_rate
+    if configuration.schedule == "steps":
+        boundaries = [round(share * steps) - 1 for share in DROPS]
+        return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, [top, top / 10, top / 100, top / 1000])
+    if configuration.schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(top, steps)
+    return OneCycle(top, steps) if configuration.schedule == "one-cycle" else top
 
 
 class RateSchedule(keras.callbacks.Callback):
