@@ -1,0 +1,54 @@
+"""Optuna's tree-structured Parzen estimator as an oracle of Keras Tuner, so that all else of a search stays as it is."""
+
+from typing import Any
+
+from keras_ic.extras import needed
+
+keras_tuner: Any = needed("keras_tuner", "keras-tuner", "tune")
+
+
+class OptunaOracle(keras_tuner.Oracle):
+    """Asks Optuna for the values of each trial.
+
+    The study is made anew from the trials that are done, with a sampler seeded by their number: it has no state that could be lost.
+
+    Reference: [Akiba et al., 2019](https://arxiv.org/abs/1907.10902), Optuna.
+    """
+
+    def __init__(self, **kwargs):
+        self.optuna = needed("optuna", "optuna", "optuna")
+        super().__init__(**kwargs)
+
+    def populate_space(self, trial_id):
+        """The values of a new trial."""
+        optuna = self.optuna
+        level = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # else a line for each study
+        study = optuna.create_study(
+            direction="maximize" if self.objective.direction == "max" else "minimize",
+            sampler=optuna.samplers.TPESampler(seed=self.seed + len(self.trials)),
+        )
+        optuna.logging.set_verbosity(level)
+        distributions = {hp.name: self._distribution(hp) for hp in self.hyperparameters.space}
+        for trial in self.trials.values():
+            if trial.status == "COMPLETED":
+                known = {name: value for name, value in trial.hyperparameters.values.items() if name in distributions}
+                study.add_trial(
+                    optuna.trial.create_trial(params=known, distributions={name: distributions[name] for name in known}, value=float(trial.score))
+                )
+        asked = study.ask()
+        hps = keras_tuner.HyperParameters()
+        for hp in self.hyperparameters.space:
+            hps.merge([hp])
+            if hps.is_active(hp):
+                hps.values[hp.name] = asked._suggest(hp.name, distributions[hp.name])
+        return {"status": "RUNNING", "values": hps.values}
+
+    def _distribution(self, hp):
+        distributions, kind = self.optuna.distributions, type(hp).__name__
+        if kind == "Choice":
+            return distributions.CategoricalDistribution(hp.values)
+        if kind == "Float":
+            log = hp.sampling == "log"
+            return distributions.FloatDistribution(hp.min_value, hp.max_value, log=log, step=None if log else hp.step)
+        raise ValueError(f"A search space has choices and numbers alone. Received: {hp!r}")

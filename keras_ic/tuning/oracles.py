@@ -1,0 +1,192 @@
+"""Keras Tuner's oracles, kept in one file that is always whole, and with what they lack to go on after any stop.
+
+As they are (keras-tuner 1.4.8), they write their state in several files in place, lose the queue of a grid search (keras-tuner#1055) and the place in
+the random numbers of the Bayesian one, pass by the parallel workers that died, and give up after three failures in a row.
+"""
+
+import json
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from keras_ic import files
+from keras_ic.extras import needed
+from keras_ic.tuning.space import SearchSpace
+
+keras_tuner: Any = needed("keras_tuner", "keras-tuner", "tune")
+
+OBJECTIVE = "val_accuracy"
+STATE, RESULTS = "oracle.json", "trials.jsonl"
+LEASE = 60.0  # seconds without a word after which a worker counts as dead
+DEATHS = 3  # of its workers in one search, after which a trial counts as failed
+GRID = ("_memory", "_data_to_index", "_next_index", "_last_index")
+
+
+class _Kept:
+    """What is added to an oracle; `folder`, `result` and `clock` are set by `oracle`."""
+
+    folder: pathlib.Path
+    result: Callable[[str], dict[str, Any]]
+    clock: Callable[[], float]
+
+    @keras_tuner.synchronized
+    def create_trial(self, tuner_id):
+        """The next trial of a worker, or the one that it had, if it died meanwhile."""
+        self.heard[tuner_id] = self.clock()
+        self.is_in_change = True
+        trial = super().create_trial(tuner_id)
+        if trial.status == "RUNNING":
+            self.handed_out[trial.trial_id] = self.handed_out.get(trial.trial_id, 0) + 1
+        elif trial.status == "STOPPED" and self.ongoing_trials:
+            # Should another worker die, its trial will be left to be done.
+            self.tuner_ids.add(tuner_id)
+            trial.status = "IDLE"
+        self.is_in_change = False
+        self.save()
+        return trial
+
+    def get_trial(self, trial_id):
+        """A trial; its worker asks for it as a sign of life."""
+        for tuner_id, trial in list(self.ongoing_trials.items()):
+            if trial.trial_id == trial_id:
+                self.heard[tuner_id] = self.clock()
+        return super().get_trial(trial_id)
+
+    @keras_tuner.synchronized
+    def end_trial(self, trial):
+        """Takes a trial's result from its folder, where the worker has left it, into the state and the record."""
+        result = self.result(trial.trial_id)
+        self.results[trial.trial_id] = result
+        trial.status = "FAILED" if result["status"] == "FAILED" else "COMPLETED"
+        trial.message = result.get("error")
+        self.is_in_change = True
+        super().end_trial(trial)
+        self.is_in_change = False
+        self.save()
+
+    @keras_tuner.synchronized
+    def give_up_the_dead(self):
+        """Has the trials of workers that have not been heard of for `LEASE` seconds taken up by others."""
+        for tuner_id in [name for name in self.tuner_ids if self.clock() - self.heard.get(name, 0) > LEASE]:
+            trial = self.ongoing_trials.pop(tuner_id, None)
+            if trial is not None:
+                self._retry_queue.append(trial.trial_id)
+            self.tuner_ids.discard(tuner_id)
+            self.save()
+
+    @keras_tuner.synchronized
+    def is_at_its_end(self):
+        """Whether every worker has been told that there is nothing left, or is dead."""
+        return self.has_begun and not self.tuner_ids and not self.ongoing_trials and not self._retry_queue
+
+    @property
+    def has_begun(self):
+        """Whether a worker has asked for a trial."""
+        return bool(self.heard)
+
+    def has_killed(self, trial_id) -> bool:
+        """Whether a trial has taken `DEATHS` workers with it."""
+        return self.handed_out.get(trial_id, 0) > DEATHS
+
+    def populate_space(self, trial_id):
+        """The values of a new trial, which depend on those before it alone."""
+        if hasattr(self, "_random_state"):
+            self._random_state = np.random.RandomState(self.seed + len(self.trials))
+        return super().populate_space(trial_id)
+
+    def get_state(self):
+        """All of it, as JSON has it."""
+        state = {**super().get_state(), "trials": [trial.get_state() for trial in self.trials.values()], "results": self.results}
+        if hasattr(self, "_ordered_ids"):
+            state["grid"] = {"next": self._populate_next, **{name: getattr(self._ordered_ids, name) for name in GRID}}
+        return state
+
+    def set_state(self, state):
+        """Sets what `get_state` gave."""
+        trials = [keras_tuner.engine.trial.Trial.from_state(each) for each in state["trials"]]
+        self.trials = {trial.trial_id: trial for trial in trials}
+        self.results = dict(state["results"])
+        super().set_state(state)
+        if "grid" in state:
+            self._populate_next = state["grid"]["next"]
+            for name in ("_memory", "_data_to_index", "_last_index"):
+                setattr(self._ordered_ids, name, state["grid"][name])
+            self._ordered_ids._next_index.update({int(index): following for index, following in state["grid"]["_next_index"].items()})
+
+    def save(self):
+        """Writes the state, then the record, each in one step; nothing while a change is half done."""
+        if self.is_in_change:
+            return
+        with files.replacing(self.folder / STATE) as new:
+            new.write_text(json.dumps(self.get_state(), default=float), encoding="utf-8")
+        self.write_results()
+
+    def write_results(self):
+        """Writes `trials.jsonl`, in the order in which the trials ended."""
+        lines = [json.dumps(self.results[trial_id]) + "\n" for trial_id in dict.fromkeys(self.end_order)]
+        with files.replacing(self.folder / RESULTS) as new:
+            new.write_text("".join(lines), encoding="utf-8")
+
+    def reload(self):
+        """Goes on from the file, with the trials that were running first."""
+        path = self.folder / STATE
+        try:
+            self.set_state(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            what = f"The state of this search is damaged, or of another version of keras-tuner ({type(error).__name__}: {error})"
+            raise ValueError(f"{what}; restore it from a copy, or choose another folder. Received: {str(path)!r}") from None
+        # In the order of their beginning; the queue is emptied from its end.
+        running = {trial.trial_id for trial in self.ongoing_trials.values()} | set(self._retry_queue)
+        self._retry_queue = sorted(running, key=self.start_order.index, reverse=True)
+        self.ongoing_trials = {}
+        self.write_results()
+
+    def _save_trial(self, trial):
+        """Nothing: the trials are in the state."""
+
+
+def oracle(kind: str, space: SearchSpace, trials: int, epochs: int, seed: int, folder: pathlib.Path, result: Callable[[str], dict[str, Any]]) -> Any:
+    """An oracle that is kept in a folder, and goes on from there if it was.
+
+    Args:
+        kind: A key of `KINDS`.
+        space: What it chooses from.
+        trials: Integer above 0, how many trials at most.
+        epochs: Integer above 0, of a whole trial.
+        seed: Integer of 0 or more.
+        folder: Path of the folder, which exists.
+        result: Function of the id of a trial that has ended, which gives its line of the record.
+    """
+    hp = keras_tuner.HyperParameters()
+    space.choose(hp)
+    # Keras Tuner takes a seed of 0 for none.
+    common = {"objective": keras_tuner.Objective(OBJECTIVE, "max"), "hyperparameters": hp, "seed": seed + 1, "max_consecutive_failed_trials": 2**31}
+    base = KINDS[kind]()
+    made = type(f"Kept{base.__name__}", (_Kept, base), {})(
+        **common, **({"max_epochs": epochs, "hyperband_iterations": None} if kind == "hyperband" else {})
+    )
+    made.max_trials = trials
+    made.verbose = 0
+    made.folder, made.result, made.clock = folder, result, time.monotonic
+    made.results, made.heard, made.handed_out, made.is_in_change = {}, {}, {}, False
+    if (folder / STATE).exists():
+        made.reload()
+    return made
+
+
+def _optuna():
+    from keras_ic.tuning.optuna_oracle import OptunaOracle
+
+    return OptunaOracle
+
+
+KINDS: dict[str, Callable[[], type]] = {
+    "random": lambda: keras_tuner.oracles.RandomSearchOracle,
+    "bayesian": lambda: keras_tuner.oracles.BayesianOptimizationOracle,
+    "hyperband": lambda: keras_tuner.oracles.HyperbandOracle,
+    "grid": lambda: keras_tuner.oracles.GridSearchOracle,
+    "optuna": _optuna,
+}
