@@ -1,4 +1,4 @@
-"""Builds the wheel and the sdist, installs each into an empty environment, imports it there, and times the import beside Keras's own."""
+"""Builds the wheel and the sdist, checks their metadata, runs the smoke test of each in an empty environment, and times the import beside Keras's."""
 
 import os
 import statistics
@@ -29,14 +29,14 @@ def main():
         run(sys.executable, "-m", "build", "--outdir", folder, ROOT, stdout=subprocess.DEVNULL)
         packages = sorted([*folder.glob("*.whl"), *folder.glob("*.tar.gz")])
         assert len(packages) == 2, packages
+        run(sys.executable, "-m", "twine", "check", "--strict", *packages)
         for package in packages:
             environment = folder / f"env-{package.suffix}"
             venv.create(environment, with_pip=True)
             python = environment / "bin" / "python"
             run(python, "-m", "pip", "install", "--quiet", f"{package}[jax]")
-            check = "import keras_ic, pathlib; assert (pathlib.Path(keras_ic.__file__).parent / 'py.typed').exists(); print(keras_ic.__version__)"
-            run(python, "-c", check, cwd=folder, env={**os.environ, "KERAS_BACKEND": "jax"})
-            print(f"{package.name} installs and imports")
+            run(python, Path(__file__).with_name("smoke.py"), cwd=folder, env={**os.environ, "KERAS_BACKEND": "jax"})
+            print(f"{package.name} passes")
         pairs = [(seconds_to_import(python, "keras", folder), seconds_to_import(python, "keras_ic", folder)) for _ in range(5)]
         ratio = statistics.median(ours / keras for keras, ours in pairs)
         print(f"import keras_ic takes {ratio:.2f} times as long as import keras (limit {LIMIT})")

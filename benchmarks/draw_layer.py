@@ -1,0 +1,59 @@
+"""Draws what `benchmarks/layer.py` measured, and prints it as one table.
+
+    python -m benchmarks.draw_layer benchmarks/results --out docs/images/layer.png
+
+One panel a backend and mode: training steps in float32, each bar in units of stock BatchNormalization with stock Dropout behind it, measured in the
+same process.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from benchmarks.layer import table
+
+BARS = {"BN+Dropout": "0.75", "BN": "0.55", "IC": "C0"}
+
+
+def draw(rows, path):
+    """The figure, as the ending of the path says."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in rows if row["what"] == "training" and row["policy"] == "float32"]
+    panels = list(dict.fromkeys((row["backend"], row["mode"]) for row in rows))
+    figure = Figure(figsize=(10, 2.6 * ((len(panels) + 1) // 2)), layout="constrained")
+    axes = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False).ravel()
+    for axis, panel in zip(axes, panels, strict=False):
+        shown = [row for row in rows if (row["backend"], row["mode"]) == panel]
+        for index, (name, color) in enumerate(BARS.items()):
+            heights = [row["milliseconds"][name] / row["milliseconds"]["BN+Dropout"] for row in shown]
+            axis.bar([place + (index - 1) * 0.27 for place in range(len(shown))], heights, 0.25, color=color, label=f"stock {name}" if index < 2 else name)
+        for place, row in enumerate(shown):
+            floor = row["floor"] / row["milliseconds"]["BN+Dropout"]
+            axis.plot([place - 0.42, place + 0.42], [floor, floor], color="black", linewidth=1, label="time to move the values" if place == 0 else None)
+        axis.set_xticks(range(len(shown)), ["×".join(map(str, row["shape"])) for row in shown], fontsize=7)
+        axis.set_title(" ".join(panel), fontsize=9)
+        axis.set_ylabel("forward + backward", fontsize=8)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    axes[0].legend(fontsize=7, loc="upper right")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="where layer-BACKEND.json are")
+    parser.add_argument("--out", type=Path, help="where to draw the figure")
+    arguments = parser.parse_args(argv)
+    rows = []
+    for name in ("tensorflow", "jax", "torch"):
+        if (arguments.folder / f"layer-{name}.json").exists():
+            rows += json.loads((arguments.folder / f"layer-{name}.json").read_text())["rows"]
+    print(table(rows))
+    if arguments.out:
+        draw(rows, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
