@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov keras_i
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-torch lint package clean
+.PHONY: demo test test-torch lint docs release-check clean
 
 $(VENV)/demo: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -18,7 +18,7 @@ $(VENV)/demo: setup.cfg pyproject.toml
 	touch $@
 
 $(VENV)/test: $(VENV)/demo
-	$(BIN)/python -m pip install --quiet --editable '.[jax,data,plot,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[jax,data,plot,docs,test]'
 	touch $@
 
 $(VENV)/torch: $(VENV)/test
@@ -33,8 +33,12 @@ lint: $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site, into site/; a broken link or a reference to nothing is an error.
+docs: $(VENV)/test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 # All of the tests on TensorFlow, then the backend-agnostic part on JAX, and what is about float64 on JAX once more with float64.
-test: lint package
+test: lint docs release-check
 	rm -f .coverage .coverage.*
 	KERAS_BACKEND=tensorflow COVERAGE_FILE=.coverage.tensorflow $(PYTEST)
 	KERAS_BACKEND=jax COVERAGE_FILE=.coverage.jax $(PYTEST)
@@ -47,9 +51,9 @@ test-torch: $(VENV)/torch
 	$(BIN)/python -m coverage combine --quiet --keep
 	$(BIN)/python -m coverage report --include='*/kernels/torch.py' --fail-under=95
 
-# A wheel and an sdist, each installed into an empty environment, and how long the import takes beside Keras's own.
-package: $(VENV)/test
+# A wheel and an sdist, their metadata, the smoke test of each in an empty environment, and how long the import takes beside Keras's own.
+release-check: $(VENV)/test
 	$(BIN)/python tests/packaging/check.py
 
 clean:
-	rm -rf $(VENV) build dist runs *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site runs *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache
