@@ -3,17 +3,18 @@ PYTHON ?= python3
 # Pinned, because torch is gigabytes where it comes with CUDA, and is best fetched once; `make test-torch TORCH=torch` takes the newest.
 TORCH ?= torch==2.13.0
 TENSORFLOW ?= tensorflow
-VENV := .venv
+KERAS ?= keras
+VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov keras_ic --cov-branch --cov-report=
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-torch lint docs release-check clean
+.PHONY: demo test test-torch lint test-oldest test-newest test-nightly suite docs release-check clean
 
 $(VENV)/demo: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(TENSORFLOW)
+	$(BIN)/python -m pip install --quiet $(TENSORFLOW) $(KERAS)
 	$(BIN)/python -m pip install --quiet --editable '.[data,plot]'
 	touch $@
 
@@ -51,9 +52,21 @@ test-torch: $(VENV)/torch
 	$(BIN)/python -m coverage combine --quiet --keep
 	$(BIN)/python -m coverage report --include='*/kernels/torch.py' --fail-under=95
 
+# The tests on TensorFlow with the oldest Keras and TensorFlow that are supported, the newest, and the nightly Keras, each in an environment of its own.
+test-oldest test-newest test-nightly:
+	$(MAKE) VENV=.venv-$@ $(VERSIONS_$@) suite
+VERSIONS_test-oldest := TENSORFLOW='$(TENSORFLOW)==2.18.*' KERAS='keras==3.12.*'
+VERSIONS_test-newest :=
+VERSIONS_test-nightly := NIGHTLY=1
+
+suite: $(VENV)/test
+	$(if $(NIGHTLY),$(BIN)/python -m pip uninstall --quiet --yes keras && $(BIN)/python -m pip install --quiet --force-reinstall --no-deps keras-nightly)
+	$(BIN)/python -c 'import keras, tensorflow; print("Keras", keras.__version__, "TensorFlow", tensorflow.__version__)'
+	KERAS_BACKEND=tensorflow $(PYTEST) --no-cov
+
 # A wheel and an sdist, their metadata, the smoke test of each in an empty environment, and how long the import takes beside Keras's own.
 release-check: $(VENV)/test
 	$(BIN)/python tests/packaging/check.py
 
 clean:
-	rm -rf $(VENV) build dist site runs *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv* build dist site runs *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache
