@@ -27,11 +27,15 @@ def draw(rows, path):
         shown = [row for row in rows if (row["backend"], row["mode"]) == panel]
         for index, (name, color) in enumerate(BARS.items()):
             heights = [row["milliseconds"][name] / row["milliseconds"]["BN+Dropout"] for row in shown]
-            axis.bar([place + (index - 1) * 0.27 for place in range(len(shown))], heights, 0.25, color=color, label=f"stock {name}" if index < 2 else name)
+            axis.bar(
+                [place + (index - 1) * 0.27 for place in range(len(shown))], heights, 0.25, color=color, label=f"stock {name}" if index < 2 else name
+            )
         for place, row in enumerate(shown):
             floor = row["floor"] / row["milliseconds"]["BN+Dropout"]
-            axis.plot([place - 0.42, place + 0.42], [floor, floor], color="black", linewidth=1, label="time to move the values" if place == 0 else None)
-        axis.set_xticks(range(len(shown)), ["×".join(map(str, row["shape"])) for row in shown], fontsize=7)
+            axis.plot(
+                [place - 0.42, place + 0.42], [floor, floor], color="black", linewidth=1, label="time to move the values" if place == 0 else None
+            )
+        axis.set_xticks(range(len(shown)), [" x ".join(map(str, row["shape"])) for row in shown], fontsize=7)
         axis.set_title(" ".join(panel), fontsize=9)
         axis.set_ylabel("forward + backward", fontsize=8)
     for axis in axes[len(panels) :]:
