@@ -1,0 +1,9 @@
+"""Training on many devices and many machines: the strategy, and models whose `fit` works under it."""
+
+from keras_ic.distribution.backup import Backup
+from keras_ic.distribution.cluster import Cluster, cluster
+from keras_ic.distribution.keras_fit import prepare
+from keras_ic.distribution.peers import LostPeerError
+from keras_ic.distribution.strategies import strategy
+
+__all__ = ["Backup", "Cluster", "LostPeerError", "cluster", "prepare", "strategy"]
