@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from keras_ic.data import MissingDataError
 from keras_ic.experiments import command
+from keras_ic.tuning import command as tuning_command
 
 MENDABLE = 2
 
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--seed", type=int, default=0, help="chooses channels, positions and pairs (default: %(default)s)")
     measure.add_argument("--plot", metavar="FILE", help="also draw a figure")
     command.add(verbs)
+    tuning_command.add(verbs)
     for verb in (plan, rewrite):
         verb.add_argument("--rate", type=float, default=0.05, help="probability to drop a value, from 0 to below 1 (default: %(default)s)")
         verb.add_argument(

@@ -36,12 +36,12 @@ class OptunaOracle(keras_tuner.Oracle):
                 study.add_trial(
                     optuna.trial.create_trial(params=known, distributions={name: distributions[name] for name in known}, value=float(trial.score))
                 )
-        asked = study.ask()
+        asked = study.ask(distributions).params
         hps = keras_tuner.HyperParameters()
         for hp in self.hyperparameters.space:
             hps.merge([hp])
             if hps.is_active(hp):
-                hps.values[hp.name] = asked._suggest(hp.name, distributions[hp.name])
+                hps.values[hp.name] = asked[hp.name]
         return {"status": "RUNNING", "values": hps.values}
 
     def _distribution(self, hp):

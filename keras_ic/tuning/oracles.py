@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_ic import files
 from keras_ic.extras import needed
-from keras_ic.tuning.space import SearchSpace
+from keras_ic.tuning.space import DIGITS, SearchSpace
 
 keras_tuner: Any = needed("keras_tuner", "keras-tuner", "tune")
 
@@ -25,12 +25,19 @@ DEATHS = 3  # of its workers in one search, after which a trial counts as failed
 GRID = ("_memory", "_data_to_index", "_next_index", "_last_index")
 
 
-class _Kept:
-    """What is added to an oracle; `folder`, `result` and `clock` are set by `oracle`."""
+class _Kept(keras_tuner.Oracle):
+    """What is added to an oracle; its attributes are set by `oracle`."""
 
     folder: pathlib.Path
     result: Callable[[str], dict[str, Any]]
     clock: Callable[[], float]
+    results: dict[str, dict[str, Any]]
+    heard: dict[str, float]  # by worker, when
+    handed_out: dict[str, int]  # by trial, how often
+    is_in_change: bool
+    tell: Callable[[dict[str, Any]], None]  # what is to be known of a trial that has ended
+    ongoing_trials: dict[str, Any]
+    _retry_queue: list[str]
 
     @keras_tuner.synchronized
     def create_trial(self, tuner_id):
@@ -40,6 +47,9 @@ class _Kept:
         trial = super().create_trial(tuner_id)
         if trial.status == "RUNNING":
             self.handed_out[trial.trial_id] = self.handed_out.get(trial.trial_id, 0) + 1
+            if self.handed_out[trial.trial_id] > DEATHS:
+                self._end(trial, {"status": "FAILED", "error": f"{DEATHS} workers died of it"})
+                return self.create_trial(tuner_id)
         elif trial.status == "STOPPED" and self.ongoing_trials:
             # Should another worker die, its trial will be left to be done.
             self.tuner_ids.add(tuner_id)
@@ -58,14 +68,19 @@ class _Kept:
     @keras_tuner.synchronized
     def end_trial(self, trial):
         """Takes a trial's result from its folder, where the worker has left it, into the state and the record."""
-        result = self.result(trial.trial_id)
-        self.results[trial.trial_id] = result
+        self._end(trial, self.result(trial.trial_id))
+
+    def _end(self, trial, result):
+        values = self.trials[trial.trial_id].hyperparameters.values
+        shown = {name: round(value, DIGITS) if isinstance(value, float) else value for name, value in values.items() if not name.startswith("tuner/")}
+        self.results[trial.trial_id] = {"trial": trial.trial_id, "values": shown, **result}
         trial.status = "FAILED" if result["status"] == "FAILED" else "COMPLETED"
         trial.message = result.get("error")
         self.is_in_change = True
         super().end_trial(trial)
         self.is_in_change = False
         self.save()
+        self.tell(self.results[trial.trial_id])
 
     @keras_tuner.synchronized
     def give_up_the_dead(self):
@@ -80,16 +95,7 @@ class _Kept:
     @keras_tuner.synchronized
     def is_at_its_end(self):
         """Whether every worker has been told that there is nothing left, or is dead."""
-        return self.has_begun and not self.tuner_ids and not self.ongoing_trials and not self._retry_queue
-
-    @property
-    def has_begun(self):
-        """Whether a worker has asked for a trial."""
-        return bool(self.heard)
-
-    def has_killed(self, trial_id) -> bool:
-        """Whether a trial has taken `DEATHS` workers with it."""
-        return self.handed_out.get(trial_id, 0) > DEATHS
+        return bool(self.heard) and not self.tuner_ids and not self.ongoing_trials and not self._retry_queue
 
     def populate_space(self, trial_id):
         """The values of a new trial, which depend on those before it alone."""
@@ -158,7 +164,7 @@ def oracle(kind: str, space: SearchSpace, trials: int, epochs: int, seed: int, f
         epochs: Integer above 0, of a whole trial.
         seed: Integer of 0 or more.
         folder: Path of the folder, which exists.
-        result: Function of the id of a trial that has ended, which gives its line of the record.
+        result: Function of the id of a trial that has ended, which gives what its worker has left of it: `status`, `score` and others.
     """
     hp = keras_tuner.HyperParameters()
     space.choose(hp)
@@ -172,6 +178,7 @@ def oracle(kind: str, space: SearchSpace, trials: int, epochs: int, seed: int, f
     made.verbose = 0
     made.folder, made.result, made.clock = folder, result, time.monotonic
     made.results, made.heard, made.handed_out, made.is_in_change = {}, {}, {}, False
+    made.tell = lambda result: None
     if (folder / STATE).exists():
         made.reload()
     return made

@@ -1,0 +1,91 @@
+"""What makes two searches the same search."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from keras_ic import files
+from keras_ic.experiments.configuration import Configuration, checked_choice
+from keras_ic.tuning.space import SearchSpace
+from keras_ic.validation import checked_bool, checked_int
+
+NAME = "search.json"
+TUNERS = ("random", "bayesian", "hyperband", "grid", "optuna")
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """A search: the recipe that all trials share, what they choose from, and who chooses; see `search`."""
+
+    recipe: Configuration
+    space: SearchSpace
+    tuner: str
+    trials: int
+    seeds: int
+    prune: bool
+
+    def __post_init__(self):
+        if not isinstance(self.recipe, Configuration):
+            raise ValueError(f"`recipe` must be a `keras_ic.experiments.Configuration`. Received: recipe={self.recipe!r}")
+        if not isinstance(self.space, SearchSpace):
+            raise ValueError(f"`space` must be a `SearchSpace` or None. Received: space={self.space!r}")
+        if self.space.learning_rate is None:
+            raise ValueError("`learning_rate` of the space must be one or two numbers above 0. Received: learning_rate=None")
+        if not self.recipe.validation:
+            raise ValueError(
+                "`validation` must leave out a share of the training images, for the trials to be judged on; the test set is read once, at the end. "
+                f"Received: validation={self.recipe.validation}"
+            )
+        checked_choice("tuner", self.tuner, TUNERS)
+        for name in ("trials", "seeds"):
+            checked_int(name, getattr(self, name), "an integer above 0", lambda value: value > 0)
+        if checked_bool("prune", self.prune) and self.tuner == "hyperband":
+            raise ValueError("`prune` is for the other tuners; Hyperband stops poor trials itself. Received: prune=True with tuner='hyperband'")
+
+    def configuration(self, hp: Any) -> Configuration:
+        """The configuration of a trial, with the seed of its first run."""
+        return Configuration(**{**self.recipe.to_dict(), **self.space.choose(hp)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values, without what the space chooses in place of the recipe."""
+        chosen = {"order", "rate", "rate_depth", "rates", "rate_schedule", "learning_rate", "schedule"}
+        recipe = {name: value for name, value in self.recipe.to_dict().items() if name not in chosen}
+        values = {name: getattr(self, name) for name in ("tuner", "trials", "seeds", "prune")}
+        return {**values, "recipe": recipe, "space": self.space.to_dict()}
+
+
+def read(folder: pathlib.Path) -> Search:
+    """The search of a folder."""
+    path = folder / NAME
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Search(**{**values, "recipe": Configuration(**values["recipe"]), "space": SearchSpace(**values["space"])})
+    except FileNotFoundError:
+        raise ValueError(f"There is no search here; give the folder that holds a {NAME}. Received: {str(folder)!r}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"The description of this search is damaged ({type(error).__name__}: {error})"
+        raise ValueError(f"{what}; restore it from a copy, or choose another folder. Received: {str(path)!r}") from None
+
+
+def claim(folder: pathlib.Path, search: Search) -> None:
+    """Makes the folder that of this search, or finds that it is."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"The folder of a search must be a folder; choose another. Received: {str(folder)!r}")
+    if (folder / NAME).exists():
+        was, now = _flat(read(folder).to_dict()), _flat(search.to_dict())
+        if was != now:
+            differences = ", ".join(f"{name} {was.get(name)} there, {now[name]} here" for name in now if was.get(name) != now[name])
+            raise ValueError(f"This folder holds another search ({differences}); choose another folder. Received: {str(folder)!r}")
+        return
+    if folder.exists() and any(path.name != "log" for path in folder.iterdir()):
+        raise ValueError(f"This folder holds other files, but no search; choose another folder. Received: {str(folder)!r}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.replacing(folder / NAME) as new:
+        new.write_text(json.dumps(search.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    inner = {name: value for each in values.values() if isinstance(each, dict) for name, value in each.items()}
+    own = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    return json.loads(json.dumps({**inner, **own}))

@@ -1,0 +1,142 @@
+"""What a search has found, as a table and figures, with what is noise told from what is not."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from keras_ic import files
+from keras_ic.extras import needed
+from keras_ic.tuning import best, description
+from keras_ic.tuning.figures import draw_coordinates, draw_rates
+from keras_ic.tuning.oracles import RESULTS
+
+TABLE, RATES, COORDINATES = "table.md", "rates.png", "coordinates.png"
+LEVEL = 0.05  # of p, below which a difference counts
+
+
+def report(folder: Any) -> list[dict[str, Any]]:
+    """Writes `table.md`, `rates.png` and `coordinates.png` of a search, into its folder.
+
+    The table has a row for each trial, the best first. With several seeds, each trial is compared with the best by Welch's t-test (Welch, 1947), and
+    those that are not told apart from it are named: where they are many, the search has found a region and no optimum.
+
+    Args:
+        folder: Path of the folder of a search, which may still be running.
+
+    Returns:
+        List of the lines of `trials.jsonl`, the best first, then those that were stopped or failed; with several seeds, with the `p_value` of the
+        comparison with the best.
+
+    Raises:
+        ValueError: If there is no search, or none of its trials has ended.
+        ImportError: If matplotlib or SciPy is not installed.
+
+    Example:
+
+    ```python
+    import pathlib, tempfile
+    from keras_ic.experiments import Configuration
+    from keras_ic.tuning import SearchSpace, report, search
+
+    folder = pathlib.Path(tempfile.mkdtemp())
+    recipe = Configuration(data="digits", model="small", epochs=1, train_size=64, validation=0.25)
+    search(recipe, folder, SearchSpace(depths="uniform"), tuner="random", trials=2, verbose=0)
+    assert len(report(folder)) == 2 and (folder / "rates.png").exists()
+    ```
+    """
+    folder = pathlib.Path(folder)
+    search = description.read(folder)
+    path = folder / RESULTS
+    results = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    if not results:
+        raise ValueError(f"No trial of this search has ended yet. Received: {str(folder)!r}")
+    found = best.best(results)
+    ranks = {"COMPLETED": 0, "PRUNED": 1, "FAILED": 2}
+    results.sort(key=lambda result: (result is not found, ranks[result["status"]], -result.get("epochs", 0), -result.get("score", 0)))
+    if found is not None and search.seeds > 1:
+        for result in results:
+            if result["status"] == "COMPLETED" and result is not found and result["epochs"] == found["epochs"]:
+                result["p_value"] = _p_value(found["scores"], result["scores"])
+    text = [_heading(search), "", _table(results), "", _said(search, results, found), ""]
+    concluded = folder / best.NAME
+    if concluded.exists():
+        text += [_test(json.loads(concluded.read_text(encoding="utf-8"))), ""]
+    with files.replacing(folder / TABLE) as new:
+        new.write_text("\n".join(text), encoding="utf-8")
+    needed("matplotlib", "matplotlib", "tune").use("Agg")
+    ended = [result for result in results if result["status"] != "FAILED"]
+    for name, draw in ((RATES, draw_rates), (COORDINATES, draw_coordinates)):
+        if ended:
+            with files.replacing(folder / name) as new:
+                draw(ended, new)
+    return results
+
+
+def _p_value(one: list[float], two: list[float]) -> float:
+    if np.ptp(one + two) == 0:
+        return 1.0
+    if np.ptp(one) == np.ptp(two) == 0:
+        return 0.0
+    return float(needed("scipy.stats", "SciPy", "tune").ttest_ind(one, two, equal_var=False).pvalue)
+
+
+def _heading(search: description.Search) -> str:
+    recipe = search.recipe
+    size = f", {recipe.train_size:,} images" if recipe.train_size else ""
+    seeds = f"{search.seeds} seeds" if search.seeds > 1 else "one seed"
+    return (
+        f"## {recipe.model} on {recipe.data}{size}, {recipe.epochs} epochs, {search.tuner} search, {seeds} a trial\n\n"
+        f"Judged on {100 * recipe.validation:g} % of the training images, after the last epoch."
+    )
+
+
+def _table(results: list[dict[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for result in results for name in result["values"]))
+    with_p = any("p_value" in result for result in results)
+    rows = [["trial", "validation accuracy, %", *(["p, against the best"] if with_p else []), *(name.replace("_", " ") for name in names), "ended"]]
+    rows.append(["---"] * len(rows[0]))
+    for result in results:
+        values = [result["values"].get(name, "") for name in names]
+        shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+        p_value = [f"{result['p_value']:.2g}" if "p_value" in result else ""] if with_p else []
+        rows.append([result["trial"], accuracy(result.get("scores", [])), *p_value, *shown, _end(result)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _end(result: dict[str, Any]) -> str:
+    if result["status"] == "FAILED":
+        return f"failed: {result['error']}".replace("|", "/")
+    return {"COMPLETED": "after", "PRUNED": "as poor, after"}[result["status"]] + f" {result['epochs']} epochs"
+
+
+def accuracy(shares: list[float]) -> str:
+    """Shares as percent, mean ± standard deviation."""
+    percent = 100 * np.array(shares)
+    if not percent.size:
+        return ""
+    return f"{percent.mean():.2f}" + (f" ± {percent.std(ddof=1):.2f}" if percent.size > 1 else "")
+
+
+def _said(search: description.Search, results: list[dict[str, Any]], found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "No trial came to its end."
+    if search.seeds == 1:
+        return "One seed a trial: how much of a difference is noise is not known. Search with several seeds to know."
+    alike = [result["trial"] for result in results if result.get("p_value", 0) >= LEVEL]
+    if not alike:
+        return (
+            f"The best, trial {found['trial']}, differs from every other that came as far (p < {LEVEL:g} for each, not corrected for their number)."
+        )
+    compared = sum("p_value" in result for result in results)
+    return (
+        f"The best, trial {found['trial']}, is not told apart from {len(alike)} of the {compared} others that came as far (p of {LEVEL:g} or more): "
+        f"{', '.join(alike)}. Being the best of many, its accuracy here is too high."
+    )
+
+
+def _test(concluded: dict[str, Any]) -> str:
+    accuracies = concluded["test_accuracies"]
+    number = "one seed" if len(accuracies) == 1 else f"{len(accuracies)} seeds"
+    return f"Test accuracy of the best: {accuracy(accuracies)} % ({number}). The same on all training images:\n\n    {concluded['command']}"

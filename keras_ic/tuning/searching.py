@@ -1,0 +1,147 @@
+"""A search: trials of IC networks, chosen by an oracle of Keras Tuner, which leave a record and go on where they stopped."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_ic import data
+from keras_ic.experiments.configuration import Configuration
+from keras_ic.experiments.networks import network
+from keras_ic.extras import needed
+from keras_ic.tuning import best, board, description, remote
+from keras_ic.tuning.description import Search
+from keras_ic.tuning.oracles import oracle
+from keras_ic.tuning.reporting import report
+from keras_ic.tuning.space import SearchSpace
+from keras_ic.tuning.trial import read_result
+from keras_ic.tuning.workers import Workers, work
+from keras_ic.validation import checked_int
+
+
+def search(
+    recipe: Configuration,
+    out: Any,
+    space: SearchSpace | None = None,
+    tuner: str = "bayesian",
+    trials: int = 20,
+    seeds: int = 1,
+    prune: bool = False,
+    workers: int = 0,
+    data_dir: Any = None,
+    callbacks: Sequence = (),
+    verbose: int = 1,
+) -> dict[str, Any]:
+    """Searches dropout rates and what goes with them, or goes on with a search.
+
+    Each trial trains the recipe with what its oracle has chosen, and is judged after its last epoch, on the part of the training images that
+    `recipe.validation` leaves out. At the end, the best trial's models are judged on the test set, once.
+
+    The folder gets `search.json`, what is searched; `trials.jsonl`, a line for each trial that has ended, with `trial`, `values`, `score`, `status`
+    (`"COMPLETED"`, `"PRUNED"`, or `"FAILED"` with its `error`); `trials`, with the record of every run; `tensorboard`; `oracle.json`, the state; and
+    at the end `best.keras`, `best.json`, and what `report` makes. A search that was stopped, also by kill -9, goes on when it is called again: the
+    trial that was running from its last epoch, and then with the trials that would have come.
+
+    With `KERASTUNER_TUNER_ID`, `KERASTUNER_ORACLE_IP` and `KERASTUNER_ORACLE_PORT` in the environment, this process is one of many, on machines that
+    have the folder in common: the chief, if its id has "chief" in it, else a worker.
+
+    Args:
+        recipe: A `Configuration`, what all trials have in common. What the space chooses takes the place of its values, and `seed` is that of the
+            search and of the first run of each trial. Its `validation` must be above 0.
+        out: Path of the folder of the search, which is made if it is not there.
+        space: A `SearchSpace`. Defaults to `None`: the default one.
+        tuner: Who chooses: `"random"`, `"bayesian"`, `"hyperband"`, `"grid"` (all of Keras Tuner), or `"optuna"` (its tree-structured Parzen
+            estimator). Defaults to `"bayesian"`.
+        trials: Integer above 0, how many at most. Defaults to `20`.
+        seeds: Integer above 0, runs of each trial, whose mean is its score. Defaults to `1`.
+        prune: Boolean, whether a trial is stopped whose best epoch is below the median of the others' means so far. Defaults to `False`.
+        workers: Integer of 0 or more, processes on this machine that share the trials. Defaults to `0`: this process alone.
+        data_dir: Path of the folder of tensorflow-datasets. Defaults to `None`: its own.
+        callbacks: Sequence of further Keras callbacks for every run of this process. Defaults to none.
+        verbose: 0, or 1 for a line a trial. Defaults to `1`.
+
+    Returns:
+        Dictionary of what is in `best.json`: the best trial's line of the record, the `test_accuracies` of its seeds, and the `command` that trains
+        it on all training images. A worker returns an empty one.
+
+    Raises:
+        ValueError: For an argument that the above excludes; if the folder holds another search, or a damaged one; if no trial came to its end.
+        ConnectionError: If the chief does not answer a worker.
+        MissingDataError: If the images are neither there nor to be had.
+        ImportError: If a library of the extra is not installed.
+        OSError: If the disk is full, or the chief's address is taken; the same call goes on later.
+
+    Example:
+
+    ```python
+    import tempfile
+    from keras_ic.experiments import Configuration
+    from keras_ic.tuning import SearchSpace, search
+
+    recipe = Configuration(data="digits", model="small", epochs=1, train_size=64, validation=0.25)
+    found = search(recipe, tempfile.mkdtemp(), SearchSpace(depths="uniform"), tuner="random", trials=2, verbose=0)
+    assert found["status"] == "COMPLETED" and 0 <= found["values"]["rate"] <= 0.3
+    ```
+    """
+    what = Search(recipe, SearchSpace() if space is None else space, tuner, trials, seeds, prune)
+    workers = checked_int("workers", workers, "an integer of 0 or more", lambda value: value >= 0)
+    _check_networks(what)
+    for module, package in (("tensorboard.plugins.hparams.api", "tensorboard"), ("matplotlib", "matplotlib"), ("scipy", "SciPy")):
+        needed(module, package, "tune")  # told before the first trial, not after the last
+    folder, found = pathlib.Path(out), remote.role()
+    if found is not None and "chief" not in found[0]:
+        work(remote.RemoteOracle(found[1], folder), found[0], what, folder, data_dir, callbacks)
+        return {}
+    description.claim(folder, what)
+    chooser = oracle(tuner, what.space, trials, recipe.epochs, recipe.seed, folder, lambda trial_id: read_result(folder, trial_id))
+    chooser.tell = _teller(what, folder, chooser, verbose)
+    if not (folder / best.NAME).exists():
+        if found is not None:
+            with remote.served(chooser, found[1]):
+                remote.wait_for_the_end(chooser)
+        elif workers:
+            _run_workers(workers, chooser, folder, data_dir)
+        else:
+            work(chooser, "tuner0", what, folder, data_dir, callbacks)
+    found_best = best.conclude(what, folder, list(chooser.results.values()), data_dir)
+    report(folder)
+    return found_best
+
+
+def _run_workers(count: int, chooser: Any, folder: pathlib.Path, data_dir: Any) -> None:
+    with remote.served(chooser, "127.0.0.1:0") as port:
+        processes = Workers(count, folder, port, data_dir)
+        try:
+            remote.wait_for_the_end(chooser, processes.watch)
+        finally:
+            processes.end()
+
+
+def _check_networks(what: Search) -> None:
+    """Builds a network of each order, so that a bad name is told before anything is trained."""
+    shape = (8, 8, 1) if what.recipe.data == "digits" else (32, 32, 3)
+    for order in what.space.orders:
+        network(Configuration(**{**what.recipe.to_dict(), "order": order}), shape, data.CLASSES[what.recipe.data])
+
+
+def _teller(what: Search, folder: pathlib.Path, chooser: Any, verbose: int) -> Callable[[dict[str, Any]], None]:
+    def tell(result):
+        results = list(chooser.results.values())
+        board.write(folder, result)
+        if what.tuner != "hyperband":  # which goes on with trials that have ended
+            best.forget_others(folder, results)
+        if verbose:
+            values = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in result["values"].items())
+            print(f"trial {len(results)} of at most {what.trials} ({result['trial']}): {values}: {_outcome(result)}", flush=True)
+
+    return tell
+
+
+def _outcome(result: dict[str, Any]) -> str:
+    if result["status"] == "FAILED":
+        return f"failed, {result['error']}"
+    accuracies = 100 * np.array(result["scores"])
+    spread = f" ± {accuracies.std(ddof=1):.2f}" if len(accuracies) > 1 else ""
+    stopped = f", stopped as poor after {result['epochs']} epochs" if result["status"] == "PRUNED" else ""
+    return f"{accuracies.mean():.2f}{spread} % of the validation images{stopped}"

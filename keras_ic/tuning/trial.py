@@ -1,0 +1,155 @@
+"""One trial: its runs, one for each seed, each of which goes on where it stopped."""
+
+import dataclasses
+import gc
+import json
+import pathlib
+import shutil
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_ic import experiments, files
+from keras_ic.data import MissingDataError
+from keras_ic.experiments.record import NAME as RECORD
+from keras_ic.experiments.running import CHECKPOINT, FINAL
+from keras_ic.tuning.description import Search
+from keras_ic.tuning.oracles import RESULTS
+from keras_ic.tuning.pruning import is_poor
+
+RESULT = "result.json"
+# What the next trial would meet, too: the search stops, and goes on when it is mended.
+NOT_ITS_FAULT = (MissingDataError, OSError, ImportError)
+
+
+def folder_of(search_folder: pathlib.Path, trial_id: str) -> pathlib.Path:
+    """The folder of a trial."""
+    return search_folder / "trials" / trial_id
+
+
+def run_trial(search: Search, trial: Any, folder: pathlib.Path, data_dir: Any = None, callbacks: Sequence = (), verbose: Any = 0) -> dict[str, Any]:
+    """Runs a trial, or goes on with it, and leaves its result in its folder.
+
+    Args:
+        search: The `Search`.
+        trial: The Keras Tuner trial.
+        folder: Path of the folder of the search.
+        data_dir: Path of the folder of tensorflow-datasets.
+        callbacks: Sequence of further Keras callbacks.
+        verbose: As in `fit`.
+
+    Returns:
+        Dictionary with `status`: `"COMPLETED"`, `"PRUNED"` or `"FAILED"`, then with `error`. Else with `scores`, the validation accuracies of the
+        seeds after their last epoch; `score`, their mean; `curve`, those of the epochs of the first seed; `epochs`, and the `configuration`.
+    """
+    own = folder_of(folder, trial.trial_id)
+    path = own / RESULT
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    own.mkdir(parents=True, exist_ok=True)
+    configuration = search.configuration(trial.hyperparameters)
+    try:
+        result = _result(search, configuration, trial.hyperparameters.values, folder, own, data_dir, callbacks, verbose)
+    except NOT_ITS_FAULT:
+        raise
+    except Exception as error:
+        (own / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        result = {"status": "FAILED", "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+    finally:
+        # Keras and TensorFlow keep what a model has left, which adds up over many trials.
+        keras.utils.clear_session()
+        gc.collect()
+    result["configuration"] = configuration.to_dict()
+    with files.replacing(path) as new:
+        new.write_text(json.dumps(result), encoding="utf-8")
+    return result
+
+
+def read_result(folder: pathlib.Path, trial_id: str) -> dict[str, Any]:
+    """What a trial has left."""
+    path = folder_of(folder, trial_id) / RESULT
+    if not path.exists():
+        return {"status": "FAILED", "error": f"there is no {RESULT} in the folder of the trial; do all workers have the folder in common?"}
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _result(search, configuration, values, folder, own, data_dir, callbacks, verbose) -> dict[str, Any]:
+    epochs = int(values.get("tuner/epochs", configuration.epochs))  # Hyperband's
+    past = values.get("tuner/trial_id")
+    runs: list[list[float]] = []
+    seconds = 0.0
+    status = "COMPLETED"
+    for seed in range(configuration.seed, configuration.seed + search.seeds):
+        name = f"seed{seed}"
+        if past is not None and not (own / name).exists():
+            _copy(folder_of(folder, past) / name, own / name)
+        others = _curves(folder) if search.prune and not runs else []
+        record = _train(dataclasses.replace(configuration, seed=seed), own / name, epochs, others, data_dir, callbacks, verbose)
+        runs.append(record.values("val_accuracy")[:epochs])
+        seconds += sum(record.values("seconds")[:epochs])
+        if len(runs[-1]) < epochs:
+            status = "PRUNED"
+            break
+    scores = [run[-1] for run in runs]
+    return {
+        "status": status,
+        "score": float(np.mean(scores)),
+        "scores": scores,
+        "epochs": len(runs[0]),
+        "seconds": round(seconds, 3),
+        "curve": runs[0],
+    }
+
+
+def _train(configuration, folder, epochs, others, data_dir, callbacks, verbose) -> experiments.Record:
+    """The record of a run that has come to so many epochs, or to where it turned out poor."""
+    rule = _Enough(lambda curve: len(curve) >= epochs < configuration.epochs or (len(curve) < configuration.epochs and is_poor(curve, others)))
+    if (folder / RECORD).exists():
+        before = experiments.read(folder)
+        rule.curve = before.values("val_accuracy")
+        if not before.is_finished and (folder / CHECKPOINT).exists() and rule.is_met():
+            return before
+    try:
+        return experiments.run(configuration, folder, data_dir, [rule, *callbacks], verbose)
+    except _EnoughError:
+        return experiments.read(folder)
+
+
+class _EnoughError(Exception):
+    """Ends a run between two epochs, with its checkpoint in place."""
+
+
+class _Enough(keras.callbacks.Callback):
+    """Stops a run when a rule on its curve so far says so."""
+
+    def __init__(self, rule: Callable[[list[float]], bool]):
+        super().__init__()
+        self.rule = rule
+        self.curve: list[float] = []
+
+    def is_met(self) -> bool:
+        return bool(self.curve) and self.rule(self.curve)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.curve = [*self.curve[:epoch], logs["val_accuracy"]]
+        if self.is_met():
+            raise _EnoughError
+
+
+def _curves(folder: pathlib.Path) -> list[list[float]]:
+    path = folder / RESULTS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [result["curve"] for result in map(json.loads, lines) if "curve" in result]
+
+
+def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
+    """A run to go on with in another folder, whole or not at all."""
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial)
+    if (partial / FINAL).exists():
+        raise ValueError(f"This run is finished, and cannot be gone on with. Received: {str(source)!r}")
+    partial.rename(target)

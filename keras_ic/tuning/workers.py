@@ -1,0 +1,79 @@
+"""Workers of a search on this machine: what each does, and how they are started, watched and started again."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from keras_ic.tuning.description import Search
+from keras_ic.tuning.oracles import OBJECTIVE
+from keras_ic.tuning.trial import run_trial
+
+LOGS = "log"
+
+
+def work(oracle: Any, tuner_id: str, search: Search, folder: pathlib.Path, data_dir: Any, callbacks: Sequence = (), verbose: Any = 0) -> None:
+    """Runs one trial after the other until there is none left."""
+    while (trial := oracle.create_trial(tuner_id)).status != "STOPPED":
+        if trial.status == "IDLE":  # the oracle waits for the trials of other workers
+            time.sleep(0.5)
+            continue
+        if hasattr(oracle, "alive"):
+            with oracle.alive(trial.trial_id) as stop:
+                result = run_trial(search, trial, folder, data_dir, [stop, *callbacks], verbose)
+        else:
+            result = run_trial(search, trial, folder, data_dir, callbacks, verbose)
+        if result["status"] != "FAILED":
+            oracle.update_trial(trial.trial_id, {OBJECTIVE: result["score"]}, step=result["epochs"])
+        oracle.end_trial(trial)
+
+
+class Workers:
+    """Processes of this machine, with the ids `worker0`, `worker1` and so on. What each prints is in the search's folder, in `log`."""
+
+    def __init__(self, count: int, folder: pathlib.Path, port: int, data_dir: Any):
+        self.folder, self.port, self.data_dir = folder, port, data_dir
+        (folder / LOGS).mkdir(exist_ok=True)
+        self.processes = {f"worker{index}": self._started(f"worker{index}", index) for index in range(count)}
+
+    def _started(self, tuner_id: str, index: int) -> subprocess.Popen:
+        own = {"KERASTUNER_TUNER_ID": tuner_id, "KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(self.port)}
+        # They share this machine's GPUs: each takes one, and of it as much as it needs.
+        devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
+        if devices:
+            own["CUDA_VISIBLE_DEVICES"] = devices[index % len(devices)]
+        environment = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", **os.environ, **own}
+        command = [sys.executable, "-m", "keras_ic.tuning.worker", str(self.folder), *([] if self.data_dir is None else [str(self.data_dir)])]
+        with open(self._log(tuner_id), "ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+    def _log(self, tuner_id: str) -> pathlib.Path:
+        return self.folder / LOGS / f"{tuner_id}.txt"
+
+    def watch(self) -> None:
+        """Starts those again that something has killed; stops with the error of one that has come to its end itself."""
+        for index, (tuner_id, process) in enumerate(self.processes.items()):
+            code = process.poll()
+            if code is not None and code < 0:
+                print(f"{tuner_id} was killed by signal {-code}; another takes up its trial", flush=True)
+                self.processes[tuner_id] = self._started(tuner_id, index)
+            elif code:
+                path = self._log(tuner_id)
+                last = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+                raise ValueError(f"{tuner_id} stopped: {''.join(last)} ({path})")
+
+    def end(self) -> None:
+        """Stops those that run, each with its trial saved."""
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.terminate()
+        deadline = time.monotonic() + 60
+        for process in self.processes.values():
+            try:
+                process.wait(max(deadline - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
