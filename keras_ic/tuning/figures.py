@@ -11,6 +11,7 @@ from keras_ic.extras import needed
 
 DEPTHS = 30  # in which a network is cut to say what its rates are in a third of its depth
 RESAMPLES = 500
+ABSENT = -0.15  # the height of what a trial does not have
 PARTS = ("all IC layers", "first third of the depth", "second third", "last third")
 
 
@@ -62,7 +63,7 @@ def _draw_trend(axes: Any, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def draw_coordinates(results: list[dict[str, Any]], path: pathlib.Path) -> None:
-    """A line a trial through an axis for each hyperparameter, coloured by the accuracy, the best on top; absent values break the line."""
+    """A line a trial through an axis for each hyperparameter, below it where the trial has none; coloured by the accuracy, the best on top."""
     names = list(dict.fromkeys(name for result in results for name in result["values"]))
     columns = [[result["values"].get(name) for result in results] for name in names]
     scores = 100 * np.array([result["score"] for result in results])
@@ -72,10 +73,12 @@ def draw_coordinates(results: list[dict[str, Any]], path: pathlib.Path) -> None:
         (one,) = axes
         palette = pyplot.get_cmap("viridis")
         for number in np.argsort(scores):
-            heights = [np.nan if place[0][number] is None else place[0][number] for place in places]
+            heights = [ABSENT if height is None else height for height in (place[0][number] for place in places)]
             one.plot(range(len(places)), heights, color=palette(colours[number]), marker=".", linewidth=1.2, alpha=0.8)
         for index, (_, ticks) in enumerate(places):
-            one.axvline(index, color="grey", linewidth=0.6)
+            one.vlines(index, 0, 1, color="grey", linewidth=0.6)
+            if None in places[index][0]:
+                one.text(index, ABSENT, " none", fontsize=7, va="center")
             for height, label in ticks:
                 one.text(index, height, f" {label}", fontsize=7, va="center")
         one.set(xlim=(-0.2, len(places) - 0.4), yticks=[])

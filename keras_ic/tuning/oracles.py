@@ -22,7 +22,7 @@ OBJECTIVE = "val_accuracy"
 STATE, RESULTS = "oracle.json", "trials.jsonl"
 LEASE = 60.0  # seconds without a word after which a worker counts as dead
 DEATHS = 3  # of its workers in one search, after which a trial counts as failed
-GRID = ("_memory", "_data_to_index", "_next_index", "_last_index")
+GRID = ("_memory", "_data_to_index", "_last_index")
 
 
 class _Kept(keras_tuner.Oracle):
@@ -107,7 +107,8 @@ class _Kept(keras_tuner.Oracle):
         """All of it, as JSON has it."""
         state = {**super().get_state(), "trials": [trial.get_state() for trial in self.trials.values()], "results": self.results}
         if hasattr(self, "_ordered_ids"):
-            state["grid"] = {"next": self._populate_next, **{name: getattr(self._ordered_ids, name) for name in GRID}}
+            following = list(self._ordered_ids._next_index.items())  # JSON would make strings of these keys
+            state["grid"] = {"next": self._populate_next, "following": following, **{name: getattr(self._ordered_ids, name) for name in GRID}}
         return state
 
     def set_state(self, state):
@@ -118,9 +119,9 @@ class _Kept(keras_tuner.Oracle):
         super().set_state(state)
         if "grid" in state:
             self._populate_next = state["grid"]["next"]
-            for name in ("_memory", "_data_to_index", "_last_index"):
+            self._ordered_ids._next_index.update(state["grid"]["following"])
+            for name in GRID:
                 setattr(self._ordered_ids, name, state["grid"][name])
-            self._ordered_ids._next_index.update({int(index): following for index, following in state["grid"]["_next_index"].items()})
 
     def save(self):
         """Writes the state, then the record, each in one step; nothing while a change is half done."""

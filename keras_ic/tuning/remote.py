@@ -20,6 +20,8 @@ keras_tuner: Any = needed("keras_tuner", "keras-tuner", "tune")
 grpc: Any = needed("grpc", "grpcio", "tune")
 protos: Any = needed("keras_tuner.src.protos", "keras-tuner", "tune")
 oracle_chief: Any = needed("keras_tuner.src.distribute.oracle_chief", "keras-tuner", "tune")
+# keras-tuner 1.4.8 prints a value of each condition that it sends, a leftover.
+needed("keras_tuner.src.engine.conditions", "keras-tuner", "tune").print = lambda *values: None
 
 CHIEF = "chief.txt"  # names the chief that is at work, so that no worker of the one before goes on beside its trial's new one
 ANSWER = 600  # seconds for an answer of a chief that is there: a Bayesian oracle may think for long

@@ -19,8 +19,9 @@ LEVEL = 0.05  # of p, below which a difference counts
 def report(folder: Any) -> list[dict[str, Any]]:
     """Writes `table.md`, `rates.png` and `coordinates.png` of a search, into its folder.
 
-    The table has a row for each trial, the best first. With several seeds, each trial is compared with the best by Welch's t-test (Welch, 1947), and
-    those that are not told apart from it are named: where they are many, the search has found a region and no optimum.
+    The table has a row for each trial, the best first. With several seeds, each trial is compared with the best by a t-test whose spread is that of
+    the seeds of all trials together (Fisher's least significant difference, 1935), since few seeds of a trial say little of its own. Those that are
+    not told apart from the best are named: where they are many, the search has found a region and no optimum.
 
     Args:
         folder: Path of the folder of a search, which may still be running.
@@ -56,9 +57,11 @@ def report(folder: Any) -> list[dict[str, Any]]:
     ranks = {"COMPLETED": 0, "PRUNED": 1, "FAILED": 2}
     results.sort(key=lambda result: (result is not found, ranks[result["status"]], -result.get("epochs", 0), -result.get("score", 0)))
     if found is not None and search.seeds > 1:
-        for result in results:
-            if result["status"] == "COMPLETED" and result is not found and result["epochs"] == found["epochs"]:
-                result["p_value"] = _p_value(found["scores"], result["scores"])
+        compared = [result for result in results if result["status"] == "COMPLETED" and result["epochs"] == found["epochs"]]
+        variance, degrees = np.mean([np.var(result["scores"], ddof=1) for result in compared]), len(compared) * (search.seeds - 1)
+        for result in compared:
+            if result is not found:
+                result["p_value"] = _p_value(found["score"] - result["score"], float(np.sqrt(2 * variance / search.seeds)), degrees)
     text = [_heading(search), "", _table(results), "", _said(search, results, found), ""]
     concluded = folder / best.NAME
     if concluded.exists():
@@ -74,12 +77,10 @@ def report(folder: Any) -> list[dict[str, Any]]:
     return results
 
 
-def _p_value(one: list[float], two: list[float]) -> float:
-    if np.ptp(one + two) == 0:
-        return 1.0
-    if np.ptp(one) == np.ptp(two) == 0:
-        return 0.0
-    return float(needed("scipy.stats", "SciPy", "tune").ttest_ind(one, two, equal_var=False).pvalue)
+def _p_value(difference: float, error: float, degrees: int) -> float:
+    if error == 0:
+        return 1.0 if difference == 0 else 0.0
+    return float(2 * needed("scipy.stats", "SciPy", "tune").t.sf(abs(difference) / error, degrees))
 
 
 def _heading(search: description.Search) -> str:

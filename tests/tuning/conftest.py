@@ -1,0 +1,3 @@
+import pytest
+
+pytest.importorskip("keras_tuner", reason="needs keras-tuner")
