@@ -1,0 +1,88 @@
+"""What came out of the properties, entry by entry: gathered over one run or several, as JSON and as a table in Markdown."""
+
+import importlib
+import json
+import platform
+
+import keras
+
+from keras_ic import files
+from keras_ic.version import __version__
+from tests.conformance.registry import ENTRIES
+
+SIGNS = {"passed": "yes", "skipped": "–", "failed": "NO"}
+WORST = ("failed", "passed", "skipped")  # A cell of several tests is failed if one is, and passed if one is that applies.
+
+
+class Matrix:
+    """The cells of one backend.
+
+    Args:
+        versions: Dictionary of what ran; cells of other versions are no part of the same matrix.
+        cells: Dictionary from "entry | property" to a dictionary of `outcome` and `reason`.
+        seconds: Float, how long the runs took together.
+    """
+
+    def __init__(self, versions, cells, seconds):
+        self.versions, self.cells, self.seconds = versions, cells, seconds
+
+    @classmethod
+    def new(cls):
+        backend = keras.backend.backend()
+        versions = {"keras_ic": __version__, "keras": keras.__version__, backend: importlib.import_module(backend).__version__}
+        return cls({**versions, "python": platform.python_version()}, {}, 0.0)
+
+    @classmethod
+    def read(cls, path):
+        """The matrix so far; a new one if other versions made it."""
+        content, new = json.loads(path.read_text(encoding="utf-8")), cls.new()
+        return cls(**content) if content["versions"] == new.versions else new
+
+    def write(self, path):
+        content = {"versions": self.versions, "seconds": round(self.seconds), "cells": self.cells}
+        with files.replacing(path) as new:
+            new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        with files.replacing(path.with_suffix(".md")) as new:
+            new.write_text(self.table() + "\n", encoding="utf-8")
+
+    def add(self, results, seconds):
+        """Takes the results of a run, `(kind, entry, property, outcome, reason)`, in place of what the same cells were before."""
+        self.seconds += seconds
+        new: dict = {}
+        for _, entry, name, outcome, reason in results:
+            key = f"{entry} | {name}"
+            if key not in new or WORST.index(outcome) < WORST.index(new[key]["outcome"]):
+                new[key] = {"outcome": outcome, "reason": reason}
+        self.cells = dict(sorted({**self.cells, **new}.items()))
+
+    def summary(self):
+        outcomes = [cell["outcome"] for cell in self.cells.values()]
+        rows, columns = ({key.split(" | ")[part] for key in self.cells} for part in (0, 1))
+        shown = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        return (
+            f"{len(rows)} models, {len(columns)} properties: {outcomes.count('passed')} passed, {outcomes.count('skipped')} not applicable, "
+            f"{outcomes.count('failed')} failed ({shown})."
+        )
+
+    def table(self):
+        properties = sorted({key.split(" | ")[1] for key in self.cells})
+        names = [name for name in ENTRIES if any(f"{name} | {each}" in self.cells for each in properties)]
+        reasons: dict = {}  # reason -> its number
+        lines = [
+            self.summary(),
+            "",
+            f"| model | {' | '.join(each.replace('_', ' ') for each in properties)} |",
+            "| --- |" + " --- |" * len(properties),
+        ]
+        kind = None
+        for name in names:
+            if ENTRIES[name].kind != kind:
+                kind = ENTRIES[name].kind
+                lines.append(f"| **{kind}** |" + " |" * len(properties))
+            shown = []
+            for each in properties:
+                cell = self.cells.get(f"{name} | {each}")
+                number = reasons.setdefault(cell["reason"], len(reasons) + 1) if cell and cell["reason"] else ""
+                shown.append(f"{SIGNS[cell['outcome']]}{f' ({number})' if number else ''}" if cell else "not run")
+            lines.append(f"| {name} | {' | '.join(shown)} |")
+        return "\n".join([*lines, "", *(f"{number}. {reason}" for reason, number in reasons.items())]).rstrip()

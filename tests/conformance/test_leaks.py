@@ -1,0 +1,28 @@
+"""Built over and over and let go, a model leaves nothing behind: a thousand times in the complete registry, large networks fewer."""
+
+import gc
+import weakref
+
+import keras
+
+
+def test_leaks(entry, request):
+    complete = request.config.getoption("--registry", "selected") == "complete"
+    builds = entry.builds if complete else max(4, entry.builds // 20)
+    keras.utils.set_random_seed(0)
+    request.addfinalizer(gc.unfreeze)
+    models: list = []
+
+    def objects_after(times):
+        for _ in range(times):
+            models.append(weakref.ref(entry.make()))
+        keras.utils.clear_session(free_memory=False)
+        gc.collect()
+        return len(gc.get_objects())
+
+    objects_after(2)  # what is kept on the first use
+    gc.freeze()  # what others have left is not looked at
+    before = objects_after(2)
+    grown = objects_after(builds) - before
+    assert not any(model() for model in models)
+    assert grown < max(100, builds)  # less than an object a build, where a build makes hundreds

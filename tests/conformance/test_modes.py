@@ -1,0 +1,28 @@
+"""Eager, as a graph and compiled by XLA: the same predictions, and the same masks and weights from a training step."""
+
+import keras
+import numpy as np
+import pytest
+
+MODES = {
+    "tensorflow": {"eager": {"run_eagerly": True}, "graph": {}, "XLA": {"jit_compile": True}},
+    "jax": {"eager": {"run_eagerly": True}, "XLA": {"jit_compile": True}},
+    "torch": {"eager": {}},
+}[keras.backend.backend()]
+
+
+@pytest.mark.compiles
+def test_modes(entry):
+    if len(MODES) == 1:
+        pytest.skip("Keras runs torch eagerly; the kernels' tests compile them with torch.compile")
+    x, y = entry.samples(8)
+    found = []
+    for options in MODES.values():
+        model = entry.compiled(**options)
+        loss = model.train_on_batch(x, y)
+        found.append((model.predict_on_batch(x), loss, model.get_weights()))
+    for predictions, loss, weights in found[1:]:
+        np.testing.assert_allclose(loss, found[0][1], rtol=1e-4)
+        np.testing.assert_allclose(predictions, found[0][0], rtol=1e-3, atol=1e-3 * np.abs(found[0][0]).max())
+        for one, two in zip(weights, found[0][2], strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-3 * max(np.abs(two).max(), 1e-3))

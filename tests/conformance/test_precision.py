@@ -1,0 +1,39 @@
+"""The policies of lower and higher precision: dtypes as asked for, and the numbers of float32 to their precision."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from tests.autodiff import HAS_FLOAT64, to_numpy
+
+# How far, as a share of the largest output, a whole network may be from itself in float32.
+TOLERANCE = {"float64": 1e-3, "float16": 0.1, "bfloat16": 0.5, "mixed_float16": 0.1, "mixed_bfloat16": 0.5}
+
+
+@pytest.mark.parametrize("policy", TOLERANCE)
+def test_precision(entry, policy):
+    if policy == "float64" and not HAS_FLOAT64:
+        pytest.skip("JAX has float64 only where JAX_ENABLE_X64 is 1")
+    x, _ = entry.samples(4)
+    given = entry.built()
+    expected = to_numpy(ops.stop_gradient(given(x, training=False)))
+    keras.config.set_dtype_policy(policy)
+
+    def with_policy(layer):
+        return layer.__class__.from_config({**layer.get_config(), "dtype": policy})
+
+    # Of the same layers: what a folded network is made of depends on its weights.
+    model = keras.models.clone_model(given, clone_function=with_policy)
+    compute, variable = (getattr(keras.DTypePolicy(policy), name) for name in ("compute_dtype", "variable_dtype"))
+    assert {keras.backend.standardize_dtype(weight.dtype) for weight in model.weights} == {variable}
+    model.set_weights(given.get_weights())
+    x = x if entry.takes_ids else ops.cast(x, compute)
+    for training in (False, True):
+        outputs = ops.stop_gradient(model(x, training=training))
+        assert keras.backend.standardize_dtype(outputs.dtype) == compute
+        assert np.all(np.isfinite(to_numpy(outputs)))
+        if not training:
+            assert np.abs(to_numpy(outputs) - expected).max() <= TOLERANCE[policy] * np.abs(expected).max()
+    for weight in model.weights:
+        assert np.all(np.isfinite(to_numpy(weight.value)))
