@@ -65,7 +65,7 @@ class Backup(keras.callbacks.Callback):
                 if progress is not None:
                     files.restore(model, self.path)
             except Exception as error:
-                problem = str(error) or type(error).__name__
+                problem = " ".join(str(error).split()) or type(error).__name__
         place = np.array([bool(problem), progress is not None, *((progress["epoch"], progress["step"]) if progress and not problem else (0, 0))])
         failed, found, epoch, step = (int(value) for value in from_chief(state.strategy, [place])[0])
         if failed:

@@ -6,7 +6,10 @@ import json
 import os
 import re
 import socket
+import time
 from collections.abc import Mapping
+
+from keras_ic.distribution.peers import LostPeerError
 
 TF_CONFIG = "TF_CONFIG"
 TASKS = ("chief", "worker")
@@ -157,3 +160,20 @@ def check_port(found: Cluster) -> None:
                 f"The port of this task is not to be had ({error.strerror}); end the process that has it, or give the task another port. "
                 f"Received: {found.addresses[found.index]!r} of {found.source}"
             ) from None
+
+
+def wait_for_peers(found: Cluster, timeout: float) -> None:
+    """Has the chief wait until all others listen, since TensorFlow's leader would wait for them without end. The others' wait ends by itself."""
+    end = time.monotonic() + timeout
+    for address in found.addresses[1:] if found.is_chief else ():
+        host, _, port = address.rpartition(":")
+        while True:
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=max(end - time.monotonic(), 0.1)).close()
+                break
+            except OSError as error:
+                if time.monotonic() > end:
+                    raise LostPeerError(
+                        f"A worker did not start within {timeout:g} seconds ({error}); start all of them, with the same {found.source}. Received: {address!r}"
+                    ) from None
+                time.sleep(0.2)

@@ -220,7 +220,7 @@ def _copy(model: keras.Model) -> keras.Model:
             raise ValueError("its copy has other weights")
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
-            f"The model cannot be copied ({error}); make it Functional, or give it `get_config` and `from_config`. "
+            f"The model cannot be copied ({' '.join(str(error).split())}); make it Functional, or give it `get_config` and `from_config`. "
             f"Received: model {model.name!r} of type {type(model).__name__}"
         ) from error
     for to, given in pairs:

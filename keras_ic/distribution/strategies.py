@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_ic.distribution.cluster import Cluster, check_port, cluster
+from keras_ic.distribution.cluster import Cluster, check_port, cluster, wait_for_peers
 from keras_ic.distribution.peers import peers_needed
 from keras_ic.extras import needed
 from keras_ic.validation import checked_real
@@ -85,6 +85,7 @@ def _of_tensorflow(kind: str, found: Cluster | None, timeout: float, start_timeo
 
 
 def _multiworker(tf, found: Cluster, timeout: float, start_timeout: float) -> Any:
+    wait_for_peers(found, start_timeout)
     # What MultiWorkerMirroredStrategy configures itself, but for the time-out, which it leaves at minutes and has no argument for.
     eager = needed("tensorflow.python.eager.context", "tensorflow", "tensorflow")
     eager.context().configure_coordination_service(
