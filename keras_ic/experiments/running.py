@@ -1,5 +1,6 @@
 """One run of one configuration, which leaves a record and goes on where it stopped."""
 
+import functools
 import importlib
 import math
 import os
@@ -170,8 +171,7 @@ def _checked_folder(folder: pathlib.Path, configuration: Configuration) -> Recor
 
 def images(configuration: Configuration, data_dir: Any = None):
     """The images of a run, `((x, y), (x, y))`: those that it is trained on, and those that it is judged on."""
-    load = getattr(data, configuration.data)
-    (x, y), test = load() if configuration.data == "digits" else load(data_dir)
+    (x, y), test = _loaded(getattr(data, configuration.data), *([] if configuration.data == "digits" else [data_dir]))
     size = configuration.train_size
     if size is not None and size > len(x):
         raise ValueError(f"`train_size` must be at most {len(x)}, the number of training images. Received: train_size={size}")
@@ -186,6 +186,12 @@ def images(configuration: Configuration, data_dir: Any = None):
     if not len(kept):
         raise ValueError(f"`validation` must leave images to train on. Received: validation={configuration.validation} of {len(x)} images")
     return (x[kept], y[kept]), (x[judged], y[judged])
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(load, *arguments):
+    """The arrays of an image set, kept for the next run of a grid or a search: CIFAR-10 takes seconds to be read."""
+    return load(*arguments)
 
 
 def _head(configuration: Configuration, model: keras.Model, steps: int) -> dict[str, Any]:

@@ -182,7 +182,7 @@ class ICHyperModel(_Searched):
         return model
 
     def _check(self, model: keras.Model) -> None:
-        if model.optimizer is None and self.space.learning_rate is not None:
+        if not model.compiled and self.space.learning_rate is not None:
             raise ValueError(
                 "The model must be compiled, for its learning rate to be searched; compile it, or give a space with learning_rate=None. "
                 f"Received: model {model.name!r}, not compiled"

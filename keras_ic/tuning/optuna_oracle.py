@@ -32,7 +32,8 @@ class OptunaOracle(keras_tuner.Oracle):
         distributions = {hp.name: self._distribution(hp) for hp in self.hyperparameters.space}
         for trial in self.trials.values():
             if trial.status == "COMPLETED":
-                known = {name: value for name, value in trial.hyperparameters.values.items() if name in distributions}
+                given = trial.hyperparameters.values
+                known = {hp.name: _index(hp, given[hp.name]) for hp in self.hyperparameters.space if hp.name in given}
                 study.add_trial(
                     optuna.trial.create_trial(params=known, distributions={name: distributions[name] for name in known}, value=float(trial.score))
                 )
@@ -41,14 +42,26 @@ class OptunaOracle(keras_tuner.Oracle):
         for hp in self.hyperparameters.space:
             hps.merge([hp])
             if hps.is_active(hp):
-                hps.values[hp.name] = asked[hp.name]
+                value = asked[hp.name]
+                hps.values[hp.name] = hp.values[value] if _is_ordered(hp) else value
         return {"status": "RUNNING", "values": hps.values}
 
     def _distribution(self, hp):
         distributions, kind = self.optuna.distributions, type(hp).__name__
+        if _is_ordered(hp):
+            return distributions.IntDistribution(0, len(hp.values) - 1)
         if kind == "Choice":
             return distributions.CategoricalDistribution(hp.values)
         if kind == "Float":
             log = hp.sampling == "log"
             return distributions.FloatDistribution(hp.min_value, hp.max_value, log=log, step=None if log else hp.step)
         raise ValueError(f"A search space has choices and numbers alone. Received: {hp!r}")
+
+
+def _is_ordered(hp) -> bool:
+    """Whether it is a choice of numbers, which to Optuna is one of their indices, since its own choices have no order."""
+    return bool(getattr(hp, "ordered", False))
+
+
+def _index(hp, value):
+    return list(hp.values).index(value) if _is_ordered(hp) else value

@@ -7,6 +7,7 @@ the random numbers of the Bayesian one, pass by the parallel workers that died, 
 import json
 import pathlib
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,8 @@ class _Kept(keras_tuner.Oracle):
         trial.status = "FAILED" if result["status"] == "FAILED" else "COMPLETED"
         trial.message = result.get("error")
         self.is_in_change = True
+        if "score" in result:
+            self.update_trial(trial.trial_id, {OBJECTIVE: result["score"]}, step=result["epochs"])
         super().end_trial(trial)
         self.is_in_change = False
         self.save()
@@ -101,7 +104,9 @@ class _Kept(keras_tuner.Oracle):
         """The values of a new trial, which depend on those before it alone."""
         if hasattr(self, "_random_state"):
             self._random_state = np.random.RandomState(self.seed + len(self.trials))
-        return super().populate_space(trial_id)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scikit-learn warns of the bounds of the Gaussian process, which are Keras Tuner's
+            return super().populate_space(trial_id)
 
     def get_state(self):
         """All of it, as JSON has it."""

@@ -87,12 +87,8 @@ class RemoteOracle:
         response = self._ask(self.stub.CreateTrial, protos.get_service().CreateTrialRequest(tuner_id=tuner_id))
         return keras_tuner.engine.trial.Trial.from_proto(response.trial)
 
-    def update_trial(self, trial_id: str, metrics: dict[str, float], step: int = 0) -> None:
-        """Reports the score of a trial."""
-        self._ask(self.stub.UpdateTrial, protos.get_service().UpdateTrialRequest(trial_id=trial_id, metrics=metrics, step=step))
-
     def end_trial(self, trial: Any) -> None:
-        """Reports that a trial has ended."""
+        """Reports that a trial has ended, and has left its result in its folder."""
         self._ask(self.stub.EndTrial, protos.get_service().EndTrialRequest(trial=trial.to_proto()))
 
     @contextlib.contextmanager

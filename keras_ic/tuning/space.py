@@ -10,7 +10,7 @@ from keras_ic.validation import checked_int, checked_real
 
 DEPTHS = ("uniform", "linear", "stages")
 RATE, LEARNING_RATE = 0.05, 1e-3  # where a search begins, if they are in its ranges
-DIGITS = 10  # after which the rates are rounded, so that 3 * 0.025 is 0.075
+DIGITS = 10  # to which numbers are rounded, so that 3 * 0.025 is 0.075
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,11 +122,10 @@ class SearchSpace:
         low, high = self.rate
         if low == high:
             return low
-        # The candidate that is nearest to the paper's choice; a grid search has to find it among them.
-        last = math.floor(round((high - low) / self.rate_step, DIGITS))
-        default = low + self.rate_step * min(max(round((RATE - low) / self.rate_step), 0), last)
-        value = hp.Float(name, low, high, step=self.rate_step, default=default)
-        return None if value is None else round(float(value), DIGITS)
+        # No `Float` with a step, which rounds down: it has 11 steps of 0.025 in 0.3.
+        steps = math.floor(round((high - low) / self.rate_step, DIGITS))
+        candidates = [round(low + step * self.rate_step, DIGITS) for step in range(steps + 1)]
+        return hp.Choice(name, candidates, default=min(candidates, key=lambda rate: abs(rate - RATE)))
 
     def _learning_rate(self, hp) -> float:
         low, high = self.learning_rate

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_ic.tuning.description import Search
-from keras_ic.tuning.oracles import OBJECTIVE
 from keras_ic.tuning.trial import run_trial
 
 LOGS = "log"
@@ -23,11 +22,9 @@ def work(oracle: Any, tuner_id: str, search: Search, folder: pathlib.Path, data_
             continue
         if hasattr(oracle, "alive"):
             with oracle.alive(trial.trial_id) as stop:
-                result = run_trial(search, trial, folder, data_dir, [stop, *callbacks], verbose)
+                run_trial(search, trial, folder, data_dir, [stop, *callbacks], verbose)
         else:
-            result = run_trial(search, trial, folder, data_dir, callbacks, verbose)
-        if result["status"] != "FAILED":
-            oracle.update_trial(trial.trial_id, {OBJECTIVE: result["score"]}, step=result["epochs"])
+            run_trial(search, trial, folder, data_dir, callbacks, verbose)
         oracle.end_trial(trial)
 
 

@@ -42,6 +42,7 @@ TUNERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The optimal value found for dimension")  # of the Gaussian process
 @pytest.mark.parametrize("name", TUNERS)
 def test_works_with_the_tuners_as_they_are(tmp_path, name):
     space = SearchSpace(orders=("usual", "ic"), rate_schedules="constant", schedules="constant")
