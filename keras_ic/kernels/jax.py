@@ -1,4 +1,4 @@
-"""JAX: two-pass moments, one multiply-add a value and a 16-bit mask, left to XLA to fuse."""
+"""JAX: two-pass moments, one multiply-add a value and a 16-bit ThreeFry mask, left to XLA to fuse."""
 
 import math
 
@@ -6,16 +6,22 @@ import jax
 import jax.numpy as jnp
 
 from keras_ic.kernels.shapes import channel_shape, reduction_axes
+from keras_ic.kernels.threefry import threefry
 from keras_ic.kernels.threshold import drop_threshold
 
 
 def draw(shape, rate, seed):
-    """Two gates a 32-bit word. The draw is of the global array, so every device of a `keras.distribution` gets its own part of it."""
+    """Four gates a run of ThreeFry. Key: layer seed and step; counter: row and position in the row.
+
+    The draw is of the global array, so every device of a `keras.distribution` gets its own part of it.
+    """
     head, tail = shape[0], math.prod(shape[1:])
-    # Words are drawn row by row, so that a mask is sharded along the batch as its input is.
-    words = jax.random.bits(seed, (head, (tail + 1) // 2), jnp.uint32)
-    halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(head, -1)[:, :tail]
-    return (halves >= jnp.uint16(drop_threshold(rate))).reshape(shape)
+    counter = [jax.lax.broadcasted_iota(jnp.uint32, (head, (tail + 3) // 4), axis) for axis in (0, 1)]
+    seed = jnp.asarray(seed, jnp.uint32)
+    halves = [half for word in threefry(seed, counter) for half in (word & jnp.uint32(0xFFFF), word >> jnp.uint32(16))]
+    # The quarters of a row one after the other: XLA writes each in one go, where neighbours of each other would have to be interleaved.
+    keep = jnp.concatenate([half >= jnp.uint32(drop_threshold(rate)) for half in halves], axis=1)
+    return keep[:, :tail].reshape(shape)
 
 
 def _wide(dtype):
