@@ -1,0 +1,61 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from keras_ic.cli import main
+from tests.test_cli import error_of
+
+TUNE = ["tune", "--data", "digits", "--model", "small", "--epochs", "1", "--train-size", "64", "--validation", "0.25", "--tuner", "random"]
+
+
+@pytest.mark.tensorflow_only
+def test_a_search_from_the_command_line(tmp_path, capsys):
+    arguments = ["--trials", "2", "--order", "ic", "--rate", "0", "0.2", "--rate-depth", "uniform", "--rate-schedule", "constant"]
+    command = [*TUNE, *arguments, "--schedule", "cosine", "--out", str(tmp_path / "search")]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("% of the validation images") == 2 and (tmp_path / "search" / "table.md").read_text() in shown
+    lines = [json.loads(line) for line in (tmp_path / "search" / "trials.jsonl").read_text().splitlines()]
+    assert all(set(line["values"]) == {"rate", "learning_rate"} and 0 <= line["values"]["rate"] <= 0.2 for line in lines)
+    assert {"trial", "values", "score", "status"} <= set(lines[0])
+    before = (tmp_path / "search" / "trials.jsonl").read_bytes()
+    assert main(command) == 0  # done already
+    assert (tmp_path / "search" / "trials.jsonl").read_bytes() == before
+    assert "This folder holds another search (trials 2 there, 3 here)" in error_of(capsys, *command, "--trials", "3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rate", "0", "1"], "Received: rate=1.0"),
+        (["--rate", "0.2", "0.1"], "the lower first. Received: rate=[0.2, 0.1]"),
+        (["--trials", "0"], "`trials` must be an integer above 0. Received: trials=0"),
+        (["--tuner", "baysian"], "did you mean 'bayesian'? Received: tuner='baysian'"),
+        (["--model", "smal"], "did you mean 'small'? Received: model='smal'"),
+        (["--order", "icc"], "did you mean 'ic'? Received: orders='icc'"),
+        (["--validation", "0"], "Received: validation=0.0"),
+        (["--trial", "two"], "invalid int value: 'two'"),
+    ],
+)
+def test_bad_arguments(tmp_path, capsys, arguments, message):
+    assert message in error_of(capsys, *TUNE, *arguments, "--out", tmp_path / "search")
+    assert not (tmp_path / "search").exists()
+
+
+@pytest.mark.tensorflow_only
+def test_stopped_by_a_signal(tmp_path):
+    command = [sys.executable, "-m", "keras_ic", *TUNE, "--epochs", "500", "--trials", "1", "--out", str(tmp_path / "search")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=os.environ)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("search/trials/*/seed0/checkpoint.keras")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 75, error
+    assert error.splitlines()[-1] == f"keras-ic tune: stopped; the same command goes on with the search in {tmp_path / 'search'}"

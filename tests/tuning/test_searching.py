@@ -1,0 +1,247 @@
+"""Whole searches on the embedded digits."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_ic import data, files
+from keras_ic.experiments import Configuration, read
+from keras_ic.tuning import SearchSpace, best, search, searching, trial
+
+pytestmark = pytest.mark.tensorflow_only  # the images come through tf.data
+RECIPE = {"data": "digits", "model": "small", "train_size": 64, "validation": 0.25, "epochs": 2}
+SPACE = SearchSpace(rate_schedules="constant")
+
+# Searches until it is killed, in the middle of a trial, after an epoch.
+KILLED = """
+import os, pathlib, signal, sys
+import keras
+from keras_ic.experiments import Configuration
+from keras_ic.tuning import SearchSpace, search
+from tests.tuning.test_searching import RECIPE, SPACE
+
+class Kill(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if len(list(pathlib.Path(sys.argv[1]).glob("trials/*"))) == 2 and epoch == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+search(Configuration(**RECIPE), sys.argv[1], SPACE, tuner=sys.argv[2], trials=3, callbacks=[Kill()], verbose=0)
+"""
+
+
+def searched(folder, **values):
+    recipe = {name: values.pop(name) for name in list(values) if name in RECIPE}
+    arguments = {"space": SPACE, "tuner": "random", "trials": 2, "verbose": 0, **values}
+    return search(Configuration(**{**RECIPE, **recipe}), folder, **arguments)
+
+
+def lines(folder):
+    """The record of a search without the times."""
+    found = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    for line in found:
+        line.pop("seconds", None)
+    return found
+
+
+@pytest.mark.parametrize("tuner", ["bayesian", "hyperband", "grid", "optuna"])
+def test_each_tuner(tmp_path, tuner):
+    if tuner == "optuna":
+        pytest.importorskip("optuna", reason="needs optuna")
+    found = searched(tmp_path, tuner=tuner, trials=2, epochs=1)
+    made = lines(tmp_path)
+    assert [line["trial"] for line in made] == ["0", "1"] and {line["status"] for line in made} == {"COMPLETED"}
+    assert found["score"] == max(line["score"] for line in made)
+    for line in made:
+        run = read(tmp_path / "trials" / line["trial"] / "seed0")
+        assert run.configuration == Configuration(**line["configuration"])
+        assert run.configuration.learning_rate == pytest.approx(line["values"]["learning_rate"])
+        assert [run.values("val_accuracy")[-1]] == line["scores"] and line["curve"] == run.values("val_accuracy")
+        if line["values"]["rate_depth"] == "linear":
+            assert run.configuration.rates == (line["values"]["rate_first"], line["values"]["rate_last"])
+    for name in ("best.keras", "best.json", "table.md", "rates.png", "coordinates.png", "search.json"):
+        assert (tmp_path / name).stat().st_size > 100
+    assert len(list(tmp_path.glob("tensorboard/*/seed0/events*"))) == 2
+
+
+@pytest.mark.parametrize("tuner", ["random", "grid"])
+def test_a_search_that_is_killed_goes_on_to_the_same_numbers(tmp_path, tuner):
+    searched(tmp_path / "through", tuner=tuner, trials=3)
+    arguments = [sys.executable, "-c", KILLED, str(tmp_path / "broken"), tuner]
+    process = subprocess.run(arguments, cwd=pathlib.Path(__file__).parents[2], env=os.environ, capture_output=True, text=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert len(lines(tmp_path / "broken")) == 1 and not (tmp_path / "broken" / "trials" / "1" / "result.json").exists()
+    begun = read(tmp_path / "broken" / "trials" / "1" / "seed0").epochs
+    searched(tmp_path / "broken", tuner=tuner, trials=3)
+    assert lines(tmp_path / "broken") == lines(tmp_path / "through")
+    assert read(tmp_path / "broken" / "trials" / "1" / "seed0").epochs[: len(begun)] == begun, "not from its last epoch"
+    for one, two in zip(*(files.load_model(tmp_path / name / "best.keras").weights for name in ("through", "broken")), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_hyperband_goes_on_with_what_it_has_trained(tmp_path):
+    """Three trials of one epoch, the best of which is gone on with: to the numbers of a run that was never stopped."""
+    searched(tmp_path / "band", tuner="hyperband", trials=4, epochs=3, space=SearchSpace(depths="uniform", rate_schedules="constant"))
+    made = lines(tmp_path / "band")
+    assert [line["epochs"] for line in made] == [1, 1, 1, 3] or [line["epochs"] for line in made][:2] == [1, 1]
+    (last,) = [line for line in made if line["epochs"] == 3][:1]
+    (first,) = [line for line in made if line["epochs"] == 1 and line["values"] == last["values"]]
+    assert first["curve"] == last["curve"][:1]
+    configuration = Configuration(**last["configuration"])
+    from keras_ic import experiments
+
+    assert experiments.run(configuration, tmp_path / "through", verbose=0).values("val_accuracy") == last["curve"]
+
+
+def test_seeds_of_a_trial(tmp_path):
+    found = searched(tmp_path, trials=1, seeds=2, epochs=1)
+    runs = [read(tmp_path / "trials" / "0" / f"seed{seed}") for seed in (0, 1)]
+    assert [run.configuration.seed for run in runs] == [0, 1]
+    assert found["scores"] == [run.values("val_accuracy")[-1] for run in runs] and found["score"] == pytest.approx(np.mean(found["scores"]))
+    assert len(found["test_accuracies"]) == 2
+
+
+def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(tmp_path, monkeypatch):
+    real = trial.experiments.run
+
+    def run(configuration, folder, *rest):
+        if folder.parent.name == "0":
+            raise RuntimeError("out of\nmemory")
+        return real(configuration, folder, *rest)
+
+    monkeypatch.setattr(trial.experiments, "run", run)
+    found = searched(tmp_path, epochs=1)
+    failed, done = lines(tmp_path)
+    assert (failed["status"], failed["error"]) == ("FAILED", "RuntimeError: out of memory") and "score" not in failed
+    assert "out of\nmemory" in (tmp_path / "trials" / "0" / "error.txt").read_text()
+    assert done["status"] == "COMPLETED" and found["trial"] == "1"
+    assert "| failed: RuntimeError: out of memory |" in (tmp_path / "table.md").read_text()
+
+
+def test_a_learning_rate_at_which_every_trial_diverges(tmp_path):
+    space = SearchSpace(learning_rate=1e38, schedules="constant", depths="uniform")
+    with pytest.raises(ValueError, match=r"None of 1 trials came to its end. The error of the last was: DivergedError: The loss is not finite"):
+        search(Configuration(**{**RECIPE, "optimizer": "sgd", "weight_decay": 10}), tmp_path, space, "random", trials=1, verbose=0)
+    assert lines(tmp_path)[0]["status"] == "FAILED" and not (tmp_path / "best.keras").exists()
+
+
+def test_what_is_not_the_trials_fault_stops_the_search(tmp_path, monkeypatch):
+    def run(*arguments):
+        raise data.MissingDataError("no images")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial.experiments, "run", run)
+        with pytest.raises(data.MissingDataError):
+            searched(tmp_path, trials=1, epochs=1)
+    assert lines(tmp_path) == []
+    searched(tmp_path, trials=1, epochs=1)
+    assert lines(tmp_path)[0]["status"] == "COMPLETED"
+
+
+def test_poor_trials_are_stopped(tmp_path, monkeypatch):
+    asked = []
+
+    def is_poor(curve, others):
+        asked.append((list(curve), others))
+        return len(others) == 1 and len(curve) == 1
+
+    monkeypatch.setattr(trial, "is_poor", is_poor)
+    searched(tmp_path, prune=True, trials=3, seeds=2)
+    first, second, third = lines(tmp_path)
+    assert [line["status"] for line in (first, second, third)] == ["COMPLETED", "PRUNED", "COMPLETED"]
+    assert second["epochs"] == len(second["curve"]) == len(second["scores"]) == 1 and not (tmp_path / "trials" / "1" / "seed1").exists()
+    assert asked[1] == (second["curve"], [first["curve"]]) and asked[2][1] == [first["curve"], second["curve"]]
+    assert "as poor, after 1 epochs" in (tmp_path / "table.md").read_text()
+
+
+def test_the_test_set_is_read_once_at_the_end(tmp_path, monkeypatch):
+    (x, _), (x_test, _) = data.digits()
+    real, judged = data.test_dataset, []
+
+    def test_dataset(x, *arguments):
+        judged.append(np.array_equal(x, x_test))
+        return real(x, *arguments)
+
+    monkeypatch.setattr(data, "test_dataset", test_dataset)
+    found = searched(tmp_path, epochs=1)
+    assert judged == [False, False, True]
+    assert searched(tmp_path, epochs=1) == found
+    assert judged == [False, False, True]
+    kept = x[:64][np.setdiff1d(np.arange(64), np.sort(np.random.RandomState(0).permutation(64)[:16]))]
+    model = files.load_model(tmp_path / "best.keras")
+    result = model.evaluate(real(x_test, data.digits()[1][1], 250, *data.channel_statistics(kept)), verbose=0, return_dict=True)
+    assert found["test_accuracies"] == [pytest.approx(result["accuracy"])]
+
+
+def test_only_the_best_keeps_its_model(tmp_path):
+    found = searched(tmp_path, trials=3, epochs=1)
+    assert [path.parts[-3] for path in tmp_path.glob("trials/*/seed*/*.keras")] == [found["trial"]]
+    model = files.load_model(tmp_path / "best.keras")
+    assert isinstance(model, keras.Model) and len(list(tmp_path.glob("trials/*/seed0/record.jsonl"))) == 3
+
+
+def test_the_command_of_the_best_gives_its_configuration(tmp_path, capsys):
+    from keras_ic.cli import main
+
+    for values in (
+        {"order": "usual", "dropout": 0.1, "augment": False, "optimizer": "sgd", "decoupled_weight_decay": 0.1, "seed": 3},
+        {"order": "ic-conv-relu", "rate": 0.0, "keep_batch_norm": True, "recalibrate": True, "rate_schedule": "anneal", "data": "cifar100"},
+        {"rate_depth": "stages", "rates": (0.0, 0.075, 0.3), "learning_rate": 0.0123456789, "schedule": "one-cycle", "ic_layers": "alternate"},
+        {"data": "digits", "model": "small", "rate_depth": "linear", "rates": (0.3, 0.0), "train_size": 99, "weight_decay": 0.0},
+    ):
+        configuration = Configuration(**values)
+        words = best.command_line(configuration).split()
+        assert words[0] == "keras-ic" and main([*words[1:], "--dry-run", "--out", str(tmp_path)]) == 0
+        assert Configuration(**json.loads(capsys.readouterr().out.partition(": ")[2])) == configuration
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"trials": 0}, r"`trials` must be an integer above 0. Received: trials=0"),
+        ({"seeds": 0}, r"Received: seeds=0"),
+        ({"workers": -1}, r"`workers` must be an integer of 0 or more. Received: workers=-1"),
+        ({"tuner": "bayes"}, r"did you mean 'bayesian'\? Received: tuner='bayes'"),
+        ({"tuner": "hyperband", "prune": True}, r"Hyperband stops poor trials itself. Received: prune=True"),
+        ({"prune": 1}, r"`prune` must be True or False"),
+        ({"validation": 0}, r"`validation` must leave out a share .* Received: validation=0"),
+        ({"model": "smal"}, r"did you mean 'small'\? Received: model='smal'"),
+        ({"space": SearchSpace(orders="conv-relu-ic")}, r'small comes in the orders "usual" and "ic" alone'),
+        ({"space": SearchSpace(learning_rate=None)}, r"Received: learning_rate=None"),
+        ({"space": 3}, r"`space` must be a `SearchSpace` or None. Received: space=3"),
+    ],
+)
+def test_bad_arguments(tmp_path, values, message):
+    with pytest.raises(ValueError, match=message):
+        searched(tmp_path / "search", **values)
+    assert not (tmp_path / "search").exists()
+
+
+def test_other_folders_are_refused_and_stay_as_they_are(tmp_path):
+    folder = tmp_path / "search"
+    searching.description.claim(folder, searching.Search(Configuration(**RECIPE), SPACE, "random", 2, 1, False))
+    before = (folder / "search.json").read_bytes()
+    for values, message in (
+        ({"trials": 3}, r"This folder holds another search \(trials 2 there, 3 here\); .* Received: '.*search'"),
+        ({"epochs": 5}, r"epochs 2 there, 5 here"),
+        ({"space": SearchSpace(rate=0.1, rate_schedules="constant")}, r"rate \[0.0, 0.3\] there, \[0.1, 0.1\] here"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            searched(folder, **values)
+    assert (folder / "search.json").read_bytes() == before and len(list(folder.iterdir())) == 1
+    (folder / "search.json").write_text("{")
+    with pytest.raises(ValueError, match=r"The description of this search is damaged.* Received: '.*search.json'"):
+        searched(folder)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"This folder holds other files, but no search"):
+        searched(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"The folder of a search must be a folder"):
+        searched(tmp_path / "other" / "notes.txt")
+    assert (tmp_path / "other" / "notes.txt").read_text() == "mine"
