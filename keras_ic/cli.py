@@ -10,6 +10,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from keras_ic import files
 from keras_ic.data import MissingDataError
 from keras_ic.experiments import command
 from keras_ic.tuning import command as tuning_command
@@ -105,26 +106,26 @@ def _policy(arguments) -> dict:
 def _plan(arguments) -> None:
     from keras_ic import surgery
 
-    plan = surgery.plan(_loaded(arguments.model), **_policy(arguments))
+    plan = surgery.plan(files.load_model(arguments.model), **_policy(arguments))
     _write_json(arguments.output, plan.to_dict())
     print(plan)
 
 
 def _rewrite(arguments) -> None:
-    from keras_ic import files, surgery
+    from keras_ic import surgery
 
     source = pathlib.Path(arguments.model)
     target = _target(source, arguments.output, "ic")
-    files.save_model(surgery.rewrite(_loaded(source), **_policy(arguments)), target)
+    files.save_model(surgery.rewrite(files.load_model(source), **_policy(arguments)), target)
     print(target)
 
 
 def _fold(arguments) -> None:
-    from keras_ic import files, surgery
+    from keras_ic import surgery
 
     source = pathlib.Path(arguments.model)
     target = _target(source, arguments.output, "folded")
-    model = _loaded(source)
+    model = files.load_model(source)
     folded = surgery.fold(model)
     files.save_model(folded, target)
     print(surgery.plan_fold(model))
@@ -145,7 +146,7 @@ def _target(source: pathlib.Path, output: str | None, suffix: str) -> pathlib.Pa
 def _inspect(arguments) -> None:
     from keras_ic.surgery import report
 
-    model = _loaded(arguments.model)
+    model = files.load_model(arguments.model)
     _write_json(arguments.output, [dataclasses.asdict(row) for row in report.inspect(model)])
     print(report.text(model))
 
@@ -153,12 +154,13 @@ def _inspect(arguments) -> None:
 def _measure(arguments) -> None:
     from keras_ic import independence
 
-    model, inputs = _loaded(arguments.model), _inputs(arguments.data, arguments.standardize, arguments.data_dir)
+    model, inputs = files.load_model(arguments.model), _inputs(arguments.data, arguments.standardize, arguments.data_dir)
     report = independence.measure(model, inputs, arguments.steps, batch_size=arguments.batch, seed=arguments.seed, verbose=0)
     _write_json(arguments.output, report.to_dict())
     if arguments.plot is not None:
         try:
-            report.plot(arguments.plot)
+            with files.replacing(arguments.plot) as new:
+                report.plot(new)
         except ImportError as error:
             raise ValueError(f"{error} Received: --plot {arguments.plot}") from error
     print(report)
@@ -189,15 +191,12 @@ def _inputs(name: str, standardize: bool, data_dir: str | None):
         raise ValueError(f"The file must be a sound `.npz` archive with an array named x. Received: {name!r}") from error
 
 
-def _loaded(path):
-    from keras_ic import files
-
-    try:
-        return files.load_model(path)
-    except TypeError as error:  # What Keras raises for a class that it does not know.
-        raise ValueError(f"{error} Received: {str(path)!r}") from error
-
-
 def _write_json(path: str | None, value) -> None:
-    if path is not None:
-        pathlib.Path(path).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    if path is None:
+        return
+    text = json.dumps(value, indent=2) + "\n"
+    if pathlib.Path(path).exists() and not pathlib.Path(path).is_file():
+        pathlib.Path(path).write_text(text, encoding="utf-8")  # a pipe or a device, as /dev/stdout, is not to be replaced
+        return
+    with files.replacing(path) as new:
+        new.write_text(text, encoding="utf-8")

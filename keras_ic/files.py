@@ -4,9 +4,11 @@ import contextlib
 import json
 import os
 import pathlib
+import textwrap
 import zipfile
 
 import keras
+import numpy as np
 
 CONFIG = "config.json"
 RANDOM_STATES = "keras_ic_random_states.json"
@@ -104,8 +106,8 @@ def load_model(path):
         The `keras.Model`.
 
     Raises:
-        ValueError: If there is no such file, or it is damaged (cut off, overwritten), or no Keras file. Errors of a sound file, as for a class that
-            is not registered, are those of `keras.models.load_model`.
+        ValueError: If there is no such file, or it is damaged (cut off, overwritten), or no Keras file; if Keras cannot load it, as for a class that
+            is not registered, and if it holds code, which is never run.
 
     Example:
 
@@ -120,8 +122,16 @@ def load_model(path):
     ```
     """
     path = _checked_file(path)
-    model = keras.models.load_model(path)
-    _restore_random_states(model, path)
+    try:
+        model = keras.models.load_model(path, safe_mode=True)
+    except Exception as error:  # what a configuration or weights of the wrong form make Keras raise is nearly anything
+        inner = str(error).rpartition("Exception encountered: ")[2]  # before it, Keras prints the whole configuration
+        reason = textwrap.shorten(f"{type(error).__name__}: {inner}", 300)
+        raise ValueError(
+            f"Keras cannot load this model file ({reason}); register the classes that are not Keras's, or take another copy. Received: {str(path)!r}"
+        ) from error
+    for variable, state in _saved_random_states(model, path):
+        variable.assign(state)
     return model
 
 
@@ -154,8 +164,10 @@ def restore(model, path):
     ```
     """
     path = _checked_file(path)
+    states = _saved_random_states(model, path)
     model.load_weights(path)
-    _restore_random_states(model, path)
+    for variable, state in states:
+        variable.assign(state)
 
 
 def _random_states(model):
@@ -164,14 +176,24 @@ def _random_states(model):
     return [variable for variable in model.variables if id(variable) not in weights and variable.name == "seed_generator_state"]
 
 
-def _restore_random_states(model, path):
-    with zipfile.ZipFile(path) as archive:
-        states = json.loads(archive.read(RANDOM_STATES)) if RANDOM_STATES in archive.namelist() else []
+def _saved_random_states(model, path):
+    """Pairs of a random state of the model and its value in the file; none of a file that has none."""
     variables = _random_states(model)
-    if states and len(states) != len(variables):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if RANDOM_STATES not in archive.namelist():
+                return []
+            states = [np.asarray(state, "uint32") for state in json.loads(archive.read(RANDOM_STATES))]
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"The random states in this file are damaged ({error}); take another copy. Received: {str(path)!r}") from None
+    if not states:
+        return []
+    if len(states) != len(variables):
         raise ValueError(f"The file is of a model with {len(states)} random streams, not {len(variables)}; take its own. Received: {str(path)!r}")
-    for variable, state in zip(variables, states, strict=False):
-        variable.assign(keras.ops.cast(keras.ops.convert_to_tensor(state, "uint32"), variable.dtype))
+    for variable, state in zip(variables, states, strict=True):
+        if state.shape != tuple(variable.shape):
+            raise ValueError(f"The random states in this file are of another form; take another copy. Received: {str(path)!r}")
+    return [(variable, keras.ops.cast(state, variable.dtype)) for variable, state in zip(variables, states, strict=True)]
 
 
 def _checked_file(path):
