@@ -10,7 +10,7 @@ from keras_ic import files
 from keras_ic.version import __version__
 from tests.conformance.registry import ENTRIES
 
-SIGNS = {"passed": "yes", "skipped": "–", "failed": "NO"}
+SIGNS = {"passed": "yes", "skipped": "-", "failed": "NO"}
 WORST = ("failed", "passed", "skipped")  # A cell of several tests is failed if one is, and passed if one is that applies.
 
 

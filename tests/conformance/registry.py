@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 from collections.abc import Callable
 
 import keras
@@ -165,4 +166,30 @@ def _surgery():
         yield Entry(f"{name}, folded", "folded", lambda make=rewritten: keras_ic.fold(make()), shape, level, settles=False, builds=builds)
 
 
-ENTRIES = {entry.name: entry for entry in (*_layers(), *_networks(), *_surgery())}
+def _hypermodels():
+    """What the tuner builds with the first value of each hyperparameter."""
+    if importlib.util.find_spec("keras_tuner") is None:
+        return
+
+    def resnet():
+        import keras_tuner
+
+        from keras_ic.tuning import ICResNetHyperModel, SearchSpace
+
+        hypermodel = ICResNetHyperModel(8, SearchSpace(schedules="constant"), classes=CLASSES, input_shape=(8, 8, 3))
+        return hypermodel.build(keras_tuner.HyperParameters())
+
+    def rewritten():
+        import keras_tuner
+
+        from keras_ic.tuning import ICHyperModel, SearchSpace
+
+        given = _small()
+        given.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return ICHyperModel(given, SearchSpace(schedules="constant"), weights="copy").build(keras_tuner.HyperParameters())
+
+    yield Entry("ICResNetHyperModel", "hypermodel", resnet, (8, 8, 3), 1, builds=100)
+    yield Entry("ICHyperModel", "hypermodel", rewritten, (8, 8, 3), 1, builds=100)
+
+
+ENTRIES = {entry.name: entry for entry in (*_layers(), *_networks(), *_surgery(), *_hypermodels())}

@@ -1,0 +1,39 @@
+"""The matrix: what a cell is, and how runs are put together."""
+
+import json
+
+from tests.conformance.matrix import Matrix
+
+RUN = [
+    ("layer", "IC, default", "modes", "passed", ""),
+    ("layer", "IC, default", "precision", "skipped", "no float64"),
+    ("layer", "IC, default", "precision", "passed", ""),
+    ("layer", "IC, rate 0", "modes", "passed", ""),
+    ("layer", "IC, rate 0", "modes", "failed", ""),
+    ("layer", "IC, rate 0", "precision", "skipped", "no float64"),
+]
+
+
+def test_a_cell_is_the_worst_of_its_tests_and_a_skip_where_nothing_applies():
+    matrix = Matrix.new()
+    matrix.add(RUN, 2.0)
+    table = matrix.table()
+    assert "| IC, default | yes | yes |" in table
+    assert "| IC, rate 0 | NO | - (1) |" in table
+    assert table.endswith("\n1. no float64")
+    assert matrix.summary().startswith("2 models, 2 properties: 2 passed, 1 not applicable, 1 failed (")
+
+
+def test_a_later_run_replaces_its_cells_and_keeps_the_others(tmp_path):
+    path = tmp_path / "matrix.json"
+    matrix = Matrix.new()
+    matrix.add(RUN, 2.0)
+    matrix.write(path)
+    later = Matrix.read(path)
+    later.add([("layer", "IC, rate 0", "modes", "passed", "")], 3.0)
+    later.write(path)
+    assert "| IC, rate 0 | yes | - (1) |" in path.with_suffix(".md").read_text()
+    assert Matrix.read(path).seconds == 5
+    path.write_text(path.read_text().replace(f'"keras": "{matrix.versions["keras"]}"', '"keras": "3.0"'))
+    assert Matrix.read(path).cells == {}  # other versions, another matrix
+    assert json.loads(path.read_text())["cells"] == later.cells
