@@ -60,7 +60,8 @@ def read(folder: pathlib.Path) -> Search:
     path = folder / NAME
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Search(**{**values, "recipe": Configuration(**values["recipe"]), "space": SearchSpace(**values["space"])})
+        space = SearchSpace(**values["space"])
+        return Search(**{**values, "recipe": Configuration(**values["recipe"], order=space.orders[0]), "space": space})
     except FileNotFoundError:
         raise ValueError(f"There is no search here; give the folder that holds a {NAME}. Received: {str(folder)!r}") from None
     except (ValueError, KeyError, TypeError) as error:

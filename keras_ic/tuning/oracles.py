@@ -4,8 +4,10 @@ As they are (keras-tuner 1.4.8), they write their state in several files in plac
 the random numbers of the Bayesian one, pass by the parallel workers that died, and give up after three failures in a row.
 """
 
+import functools
 import json
 import pathlib
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -26,6 +28,21 @@ DEATHS = 3  # of its workers in one search, after which a trial counts as failed
 GRID = ("_memory", "_data_to_index", "_last_index")
 
 
+def _one_at_a_time(method: Callable) -> Callable:
+    """Calls of the threads of a chief one after the other. Keras Tuner's own lock stays locked after an error, which would go unnoticed."""
+
+    @functools.wraps(method)
+    def guarded(self, *arguments):
+        with self.lock:
+            try:
+                return method(self, *arguments)
+            except Exception as error:
+                self.error = error
+                raise
+
+    return guarded
+
+
 class _Kept(keras_tuner.Oracle):
     """What is added to an oracle; its attributes are set by `oracle`."""
 
@@ -37,10 +54,12 @@ class _Kept(keras_tuner.Oracle):
     handed_out: dict[str, int]  # by trial, how often
     is_in_change: bool
     tell: Callable[[dict[str, Any]], None]  # what is to be known of a trial that has ended
+    lock: threading.RLock
+    error: Exception | None  # what has ended a call of a worker's
     ongoing_trials: dict[str, Any]
     _retry_queue: list[str]
 
-    @keras_tuner.synchronized
+    @_one_at_a_time
     def create_trial(self, tuner_id):
         """The next trial of a worker, or the one that it had, if it died meanwhile."""
         self.heard[tuner_id] = self.clock()
@@ -56,7 +75,8 @@ class _Kept(keras_tuner.Oracle):
             self.tuner_ids.add(tuner_id)
             trial.status = "IDLE"
         self.is_in_change = False
-        self.save()
+        if trial.status == "RUNNING":
+            self.save()
         return trial
 
     def get_trial(self, trial_id):
@@ -66,7 +86,7 @@ class _Kept(keras_tuner.Oracle):
                 self.heard[tuner_id] = self.clock()
         return super().get_trial(trial_id)
 
-    @keras_tuner.synchronized
+    @_one_at_a_time
     def end_trial(self, trial):
         """Takes a trial's result from its folder, where the worker has left it, into the state and the record."""
         self._end(trial, self.result(trial.trial_id))
@@ -85,7 +105,7 @@ class _Kept(keras_tuner.Oracle):
         self.save()
         self.tell(self.results[trial.trial_id])
 
-    @keras_tuner.synchronized
+    @_one_at_a_time
     def give_up_the_dead(self):
         """Has the trials of workers that have not been heard of for `LEASE` seconds taken up by others."""
         for tuner_id in [name for name in self.tuner_ids if self.clock() - self.heard.get(name, 0) > LEASE]:
@@ -95,7 +115,7 @@ class _Kept(keras_tuner.Oracle):
             self.tuner_ids.discard(tuner_id)
             self.save()
 
-    @keras_tuner.synchronized
+    @_one_at_a_time
     def is_at_its_end(self):
         """Whether every worker has been told that there is nothing left, or is dead."""
         return bool(self.heard) and not self.tuner_ids and not self.ongoing_trials and not self._retry_queue
@@ -184,7 +204,7 @@ def oracle(kind: str, space: SearchSpace, trials: int, epochs: int, seed: int, f
     made.verbose = 0
     made.folder, made.result, made.clock = folder, result, time.monotonic
     made.results, made.heard, made.handed_out, made.is_in_change = {}, {}, {}, False
-    made.tell = lambda result: None
+    made.tell, made.lock, made.error = lambda result: None, threading.RLock(), None
     if (folder / STATE).exists():
         made.reload()
     return made

@@ -29,7 +29,7 @@ VARIABLES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_P
 
 
 class ChiefLostError(ConnectionError):
-    """The chief of a search does not answer."""
+    """The chief of a search does not answer, or not as it should."""
 
 
 def role() -> tuple[str, str] | None:
@@ -69,6 +69,8 @@ def wait_for_the_end(oracle: Any, watch: Callable[[], None] = lambda: None) -> N
     while not oracle.is_at_its_end():
         time.sleep(0.2)
         oracle.give_up_the_dead()
+        if oracle.error is not None:
+            raise oracle.error
         watch()
 
 
@@ -135,7 +137,7 @@ class RemoteOracle:
         except grpc.RpcError as error:
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
                 raise self._lost() from None
-            raise
+            raise ChiefLostError(f"The chief of the search has failed ({error.details()}); see what it says. Received: {self.address!r}") from None
 
     def _lost(self) -> ChiefLostError:
         return ChiefLostError(

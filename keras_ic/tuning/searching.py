@@ -56,7 +56,8 @@ def search(
         trials: Integer above 0, how many at most. Defaults to `20`.
         seeds: Integer above 0, runs of each trial, whose mean is its score. Defaults to `1`.
         prune: Boolean, whether a trial is stopped whose best epoch is below the median of the others' means so far. Defaults to `False`.
-        workers: Integer of 0 or more, processes on this machine that share the trials. Defaults to `0`: this process alone.
+        workers: Integer of 0 or more, processes on this machine that share the trials; those of a chief, beside those of other machines. Defaults to
+            `0`: this process alone.
         data_dir: Path of the folder of tensorflow-datasets. Defaults to `None`: its own.
         callbacks: Sequence of further Keras callbacks for every run of this process. Defaults to none.
         verbose: 0, or 1 for a line a trial. Defaults to `1`.
@@ -97,11 +98,8 @@ def search(
     chooser = oracle(tuner, what.space, trials, recipe.epochs, recipe.seed, folder, lambda trial_id: read_result(folder, trial_id))
     chooser.tell = _teller(what, folder, chooser, verbose)
     if not (folder / best.NAME).exists():
-        if found is not None:
-            with remote.served(chooser, found[1]):
-                remote.wait_for_the_end(chooser)
-        elif workers:
-            _run_workers(workers, chooser, folder, data_dir)
+        if found is not None or workers:
+            _run_workers(workers, chooser, folder, found[1] if found is not None else "127.0.0.1:0", data_dir)
         else:
             work(chooser, "tuner0", what, folder, data_dir, callbacks)
     found_best = best.conclude(what, folder, list(chooser.results.values()), data_dir)
@@ -109,9 +107,9 @@ def search(
     return found_best
 
 
-def _run_workers(count: int, chooser: Any, folder: pathlib.Path, data_dir: Any) -> None:
-    with remote.served(chooser, "127.0.0.1:0") as port:
-        processes = Workers(count, folder, port, data_dir)
+def _run_workers(count: int, chooser: Any, folder: pathlib.Path, address: str, data_dir: Any) -> None:
+    with remote.served(chooser, address) as port:
+        processes = Workers(count, folder, address.rpartition(":")[0], port, data_dir)
         try:
             remote.wait_for_the_end(chooser, processes.watch)
         finally:

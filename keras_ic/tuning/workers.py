@@ -31,13 +31,13 @@ def work(oracle: Any, tuner_id: str, search: Search, folder: pathlib.Path, data_
 class Workers:
     """Processes of this machine, with the ids `worker0`, `worker1` and so on. What each prints is in the search's folder, in `log`."""
 
-    def __init__(self, count: int, folder: pathlib.Path, port: int, data_dir: Any):
-        self.folder, self.port, self.data_dir = folder, port, data_dir
+    def __init__(self, count: int, folder: pathlib.Path, host: str, port: int, data_dir: Any):
+        self.folder, self.host, self.port, self.data_dir = folder, host, port, data_dir
         (folder / LOGS).mkdir(exist_ok=True)
         self.processes = {f"worker{index}": self._started(f"worker{index}", index) for index in range(count)}
 
     def _started(self, tuner_id: str, index: int) -> subprocess.Popen:
-        own = {"KERASTUNER_TUNER_ID": tuner_id, "KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(self.port)}
+        own = {"KERASTUNER_TUNER_ID": tuner_id, "KERASTUNER_ORACLE_IP": self.host, "KERASTUNER_ORACLE_PORT": str(self.port)}
         # They share this machine's GPUs: each takes one, and of it as much as it needs.
         devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
         if devices:

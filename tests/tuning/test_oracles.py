@@ -1,5 +1,6 @@
 """The oracles without any training: a made-up score in place of each trial's."""
 
+import concurrent.futures
 import json
 
 import pytest
@@ -145,6 +146,16 @@ def test_a_worker_that_has_nothing_left_waits_for_the_others(tmp_path):
     assert oracle.create_trial("two").status == "IDLE" and not oracle.is_at_its_end()
     oracle.end_trial(trial)
     assert [oracle.create_trial(name).status for name in ("two", "one")] == ["STOPPED"] * 2 and oracle.is_at_its_end()
+
+
+def test_an_error_is_known_to_the_chief_and_locks_nothing(tmp_path, monkeypatch):
+    oracle = made(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with concurrent.futures.ThreadPoolExecutor(1) as pool, pytest.raises(OSError, match="No space left"):
+            pool.submit(oracle.create_trial, "worker0").result()
+    assert oracle.error.errno == 28
+    assert not oracle.is_at_its_end() and oracle.create_trial("worker0").status == "RUNNING"
 
 
 def test_a_trial_that_kills_its_workers_fails(tmp_path):
