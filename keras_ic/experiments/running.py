@@ -164,7 +164,7 @@ def _checked_folder(folder: pathlib.Path, configuration: Configuration) -> Recor
     if was != now:
         differences = ", ".join(f"{name} {was[name]} there, {now[name]} here" for name in now if was[name] != now[name])
         raise ValueError(f"This folder holds another run ({differences}); choose another folder. Received: {str(folder)!r}")
-    if before.versions != _versions() and not before.is_finished:
+    if before.versions != versions() and not before.is_finished:
         warnings.warn(f"This run was begun with other versions, {before.versions}: its numbers may differ from an unbroken run's.", stacklevel=3)
     return before
 
@@ -198,10 +198,11 @@ def _head(configuration: Configuration, model: keras.Model, steps: int) -> dict[
     values = configuration.to_dict()
     seed = values.pop("seed")
     parameters = sum(math.prod(variable.shape) for variable in model.trainable_variables)
-    return {"configuration": values, "seed": seed, "versions": _versions(), "parameters": parameters, "steps": steps}
+    return {"configuration": values, "seed": seed, "versions": versions(), "parameters": parameters, "steps": steps}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The versions of this package, Keras, NumPy, Python and the backend, which a record keeps."""
     backend = keras.backend.backend()
     numbers = {"keras_ic": __version__, "keras": keras.__version__, "numpy": np.__version__, "python": platform.python_version()}
     return {**numbers, backend: importlib.import_module(backend).__version__}
