@@ -97,10 +97,10 @@ def _from_tf_config(text: str) -> Cluster:
     addresses = [address for job in TASKS for address in jobs.get(job, ())]
     if len(set(addresses)) < len(addresses):
         raise refuse("gives two tasks the same address")
-    kind, index = task.get("type"), task.get("index")
-    with contextlib.suppress(TypeError, ValueError):
-        index = int(index)
-    if kind not in jobs or not isinstance(index, int) or not 0 <= index < len(jobs[kind]):
+    kind, index = str(task.get("type")), -1
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        index = int(task["index"])
+    if kind not in jobs or not 0 <= index < len(jobs[kind]):
         raise refuse("has a task that is not in its cluster")
     before = len(jobs.get("chief", ())) if kind == "worker" else 0
     return Cluster(addresses, before + index, {job: list(jobs[job]) for job in TASKS if job in jobs}, (kind, index), TF_CONFIG)
@@ -174,6 +174,7 @@ def wait_for_peers(found: Cluster, timeout: float) -> None:
             except OSError as error:
                 if time.monotonic() > end:
                     raise LostPeerError(
-                        f"A worker did not start within {timeout:g} seconds ({error}); start all of them, with the same {found.source}. Received: {address!r}"
+                        f"A worker did not start within {timeout:g} seconds ({error}); start all of them, with the same {found.source}. "
+                        f"Received: {address!r}"
                     ) from None
                 time.sleep(0.2)

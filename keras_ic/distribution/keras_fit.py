@@ -5,6 +5,7 @@ one number a replica, and the function around a step reduces scalar metrics alon
 its class, so that it is saved as what it is. `tests/distribution/test_keras_fit.py` fails when Keras needs this no longer.
 """
 
+import time
 from typing import Any
 
 import keras
@@ -24,19 +25,20 @@ OF_CHIEF = ("BackupAndRestore", "CSVLogger", "ModelCheckpoint", "ProgbarLogger",
 def prepare(model: keras.Model, accumulate: int = 1, jit_compile: bool | str = "auto") -> keras.Model:
     """A copy of a model whose `fit` and `evaluate` work, and are right, under the strategy of the scope that this is called in.
 
-    Under `MultiWorkerMirroredStrategy`, which stock Keras 3 fails with, each worker calls it, and `fit` afterwards; the chief's weights become those of
-    all. The chief alone shows progress and runs callbacks that write (`ModelCheckpoint`, `BackupAndRestore`, `TensorBoard`, and others that have an
-    attribute `chief_only`); what `BackupAndRestore` restores reaches all workers. Metrics of an epoch are those of all replicas, every example counted
-    once however unevenly the last batch is shared out; those shown while an epoch runs are this worker's. Moving statistics, stock
+    Under `MultiWorkerMirroredStrategy`, which stock Keras 3 fails with, each worker calls it, and `fit` afterwards; the chief's weights become
+    those of all. The chief alone shows progress and runs callbacks that write (`ModelCheckpoint`, `BackupAndRestore`, `TensorBoard`, and others that
+    have an attribute `chief_only`); what `BackupAndRestore` restores reaches all workers. Metrics of an epoch are those of all replicas, every
+    example counted once however unevenly the last batch is shared out; those shown while an epoch runs are this worker's. Moving statistics, stock
     BatchNormalization's too, are averaged over the replicas at every step.
 
     Args:
         model: A built `keras.Model`, Functional, Sequential or with a `get_config` that gives it back; compiled or not, made in the scope or not. A
             `train_step` of its own is kept and used.
-        accumulate: Integer above 0: the share of a batch on a replica goes through the network in so many parts, and their gradients are added up, so
-            that the memory for activations is that of one part. Defaults to `1`.
-        jit_compile: `True`, `False` or `"auto"`: whether XLA compiles the forward and the backward pass inside each replica's step; then batches need a
-            fixed size. (Keras turns XLA off under every strategy.) `"auto"` is True on GPUs and TPUs where no layer is synchronized. Defaults to `"auto"`.
+        accumulate: Integer above 0: the share of a batch on a replica goes through the network in so many parts, and their gradients are added up,
+            so that the memory for activations is that of one part. Defaults to `1`.
+        jit_compile: `True`, `False` or `"auto"`: whether XLA compiles the forward and the backward pass inside each replica's step; then batches
+            need a fixed size. (Keras turns XLA off under every strategy.) `"auto"` is True on GPUs and TPUs where no layer is synchronized. Defaults
+            to `"auto"`.
 
     Returns:
         A new model of the same class with the same weights, and compiled likewise, with its optimizer's state. On the JAX backend the model itself,
@@ -99,6 +101,7 @@ class _Prepared:
         self.has_own_step = type(model).train_step is not keras.Model.train_step
         self.skip = 0  # steps of a resumed epoch that were done before it was stopped
         self.stop_wanted = self.stop_agreed = False
+        self.waited = 0.0  # seconds, for data
         self._stops: Any = None
         model.distribution = self
         for name in ("fit", "evaluate", "make_train_function", "make_test_function", "_maybe_symbolic_build"):
@@ -125,11 +128,8 @@ class _Prepared:
             return
         if model.steps_per_execution != 1:
             raise ValueError(f"A prepared model takes one step at a time. Received: steps_per_execution={model.steps_per_execution}")
-        if self.has_own_step:
-            step = lambda data, stop: (model.train_step(data), None)  # noqa: E731
-        else:
-            step = TrainStep(model, self.accumulate, self.jit_compile)
-        take = self._distributed(step)
+        own = lambda data, stop: (model.train_step(data), None)  # noqa: E731
+        take = self._distributed(own if self.has_own_step else TrainStep(model, self.accumulate, self.jit_compile))
 
         def function(iterator):
             if self.skip:
@@ -171,17 +171,23 @@ class _Prepared:
             locally = self.strategy.experimental_local_results
             return {name: tf.reduce_mean(tf.stack(locally(value)), 0) for name, value in logs.items()}, None if stops is None else locally(stops)[0]
 
-        from_iterator = tf.function(lambda iterator, stop: on_all(iterator.get_next(), stop), autograph=False)
-        from_data = tf.function(on_all, autograph=False)
+        compiled: dict[Any, Any] = {}
 
         def take(iterator, stop):
-            stop = tf.constant(float(stop))
+            begin = time.perf_counter()
+            data = next(iterator)
+            self.waited += time.perf_counter() - begin
+            if self.model.run_eagerly:
+                return on_all(data, float(stop))
+            # With the iterator's own shapes, so that the smaller last batch, or a replica without any of it, needs no other function.
+            signature = None
             if isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
-                return from_iterator(iterator, stop)
-            return from_data(next(iter(iterator)), stop)
+                signature = [iterator.element_spec, tf.TensorSpec([])]
+            key = str(signature)
+            if key not in compiled:
+                compiled[key] = tf.function(on_all, input_signature=signature, autograph=False)
+            return compiled[key](data, tf.constant(float(stop)))
 
-        if self.model.run_eagerly:
-            return lambda iterator, stop: on_all(next(iter(iterator)), float(stop))
         return take
 
     def _of_this_worker(self, callbacks):

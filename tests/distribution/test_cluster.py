@@ -81,7 +81,7 @@ def test_hosts_stand_in_the_order_of_their_ranks():
 
 @pytest.mark.parametrize("change", [{"SLURM_PROCID": "5"}, {"SLURM_STEP_TASKS_PER_NODE": "1"}, {"SLURM_STEP_NODELIST": ""}, {"SLURM_PROCID": "x"}])
 def test_slurm_variables_that_do_not_fit(change):
-    with pytest.raises(ValueError, match="do not fit together.*srun.*Received: SLURM_PROCID="):
+    with pytest.raises(ValueError, match=r"do not fit together.*srun.*Received: SLURM_PROCID="):
         distribution.cluster({**SLURM, **change})
 
 

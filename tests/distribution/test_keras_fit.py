@@ -123,7 +123,7 @@ def test_statistics_of_stock_batch_normalization_agree(strategy):
 
 
 def test_replicas_draw_different_masks_as_often_as_they_should(strategy):
-    """The mean over replicas of a standardized, dropped constant tells how many values are dropped; both replicas in the same places would double its variance."""
+    """Each drops half of the values, and the two agree on half of them."""
     import tensorflow as tf
 
     with strategy.scope():
@@ -269,7 +269,7 @@ def test_bad_arguments(strategy):
 
     closed = Closed(2)
     closed(np.ones((1, 3), "float32"))
-    with pytest.raises(ValueError, match="cannot be copied .*Received: model 'closed' of type Closed"):
+    with pytest.raises(ValueError, match=r"cannot be copied .*Received: model 'closed' of type Closed"):
         distribution.prepare(closed)
     model = distribution.prepare(network())
     model.compile("sgd", **LOSS, steps_per_execution=2)

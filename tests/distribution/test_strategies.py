@@ -54,13 +54,13 @@ def test_a_tpu_by_its_name(monkeypatch):
 def test_no_tpu(monkeypatch):
     monkeypatch.setenv("TPU_NAME", "none-of-that-name")
     monkeypatch.setattr("tensorflow.distribute.cluster_resolver.TPUClusterResolver", lambda tpu: (_ for _ in ()).throw(RuntimeError("no such node")))
-    with pytest.raises(ValueError, match="There is no TPU to be had .*no such node.*Received: TPU 'none-of-that-name'"):
+    with pytest.raises(ValueError, match=r"There is no TPU to be had .*no such node.*Received: TPU 'none-of-that-name'"):
         distribution.strategy("tpu")
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="torch has no strategies here")
 def test_bad_arguments(monkeypatch):
-    with pytest.raises(ValueError, match="must be one of 'auto'.*Received: kind='mirored'"):
+    with pytest.raises(ValueError, match=r"must be one of 'auto'.*Received: kind='mirored'"):
         distribution.strategy("mirored")
     with pytest.raises(ValueError, match="Received: timeout=0"):
         distribution.strategy(timeout=0)

@@ -27,7 +27,7 @@ def values(result, name):
 
 
 def test_two_workers_equal_one_process(train, tmp_path):
-    """With the same global batches, synchronized statistics and no dropout: 52 steps, whose losses are means over the steps of each epoch of one step."""
+    """With the same global batches, synchronized statistics and no dropout, in each of 52 epochs of one step."""
     settings = {"epochs": 52, "examples": 16, "batch": 16, "rate": 0.0, "synchronized": True}
     (chief, worker), run, codes = train(2, "two", **settings)
     assert codes == [0, 0], run.text(0) + run.text(1)
