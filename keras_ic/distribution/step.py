@@ -80,12 +80,14 @@ class TrainStep:
         import tensorflow as tf
 
         model = self.model
-        with keras.StatelessScope(list(zip(self.states, states, strict=True)), collect_losses=True) as scope:
-            with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape:
+            # In such a scope Keras looks for penalized variables among those of the mapping alone.
+            penalized = [(variable, variable.value) for variable in model.trainable_variables if variable.regularizer is not None]
+            with keras.StatelessScope([*zip(self.states, states, strict=True), *penalized], collect_losses=True) as scope:
                 outputs = model(x, training=True) if model._call_has_training_arg else model(x)
                 loss = model._compute_loss(x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True)
                 scaled = model.optimizer.scale_loss(loss * tf.cast(weight, loss.dtype))
-            gradients = tape.gradient(scaled, [variable.value for variable in model.trainable_variables])
+        gradients = tape.gradient(scaled, [variable.value for variable in model.trainable_variables])
         return loss, outputs, gradients, [scope.get_current_value(state) for state in self.states]
 
     def _exchange(self, context, states, stop, count, share):

@@ -1,6 +1,23 @@
 """ImageNet, or images laid out like it: the input pipeline, the recipe, and a training run on as many devices and machines as there are."""
 
+from keras_ic.imagenet.building import network
 from keras_ic.imagenet.inputs import DamagedDataError, Part, synthetic, training, validation
+from keras_ic.imagenet.recipe import RECIPES, Recipe, named
 from keras_ic.imagenet.sources import Source, find
+from keras_ic.imagenet.training import run, throughput
 
-__all__ = ["DamagedDataError", "Part", "Source", "find", "synthetic", "training", "validation"]
+__all__ = [
+    "RECIPES",
+    "DamagedDataError",
+    "Part",
+    "Recipe",
+    "Source",
+    "find",
+    "named",
+    "network",
+    "run",
+    "synthetic",
+    "throughput",
+    "training",
+    "validation",
+]
