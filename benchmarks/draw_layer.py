@@ -1,9 +1,8 @@
-"""Draws what `benchmarks/layer.py` measured, and prints it as one table.
+"""Draws what `benchmarks/layer.py` measured in training steps in float32, and prints it as one table.
 
     python -m benchmarks.draw_layer benchmarks/results --out docs/images/layer.png
 
-One panel a backend and mode: training steps in float32, each bar in units of stock BatchNormalization with stock Dropout behind it, measured in the
-same process.
+One panel a backend and mode, each bar in units of stock BatchNormalization with stock Dropout behind it, measured in the same process.
 """
 
 import argparse
@@ -19,7 +18,6 @@ def draw(rows, path):
     """The figure, as the ending of the path says."""
     from matplotlib.figure import Figure
 
-    rows = [row for row in rows if row["what"] == "training" and row["policy"] == "float32"]
     panels = list(dict.fromkeys((row["backend"], row["mode"]) for row in rows))
     figure = Figure(figsize=(10, 2.6 * ((len(panels) + 1) // 2)), layout="constrained")
     axes = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False).ravel()
@@ -35,14 +33,21 @@ def draw(rows, path):
             axis.plot(
                 [place - 0.42, place + 0.42], [floor, floor], color="black", linewidth=1, label="time to move the values" if place == 0 else None
             )
-        axis.set_xticks(range(len(shown)), [" x ".join(map(str, row["shape"])) for row in shown], fontsize=7)
+        axis.set_xticks(range(len(shown)), [label(row["shape"]) for row in shown], fontsize=7)
+        axis.set_yscale("log")
         axis.set_title(" ".join(panel), fontsize=9)
         axis.set_ylabel("forward + backward", fontsize=8)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    axes[0].legend(fontsize=7, loc="upper right")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+def label(shape):
+    """The shape in two lines."""
+    sizes = [str(size) for size in shape]
+    return " x ".join(sizes[:-2]) + (" x\n" if sizes[:-2] else "") + " x ".join(sizes[-2:])
 
 
 def main(argv=None):
@@ -54,6 +59,7 @@ def main(argv=None):
     for name in ("tensorflow", "jax", "torch"):
         if (arguments.folder / f"layer-{name}.json").exists():
             rows += json.loads((arguments.folder / f"layer-{name}.json").read_text())["rows"]
+    rows = [row for row in rows if row["what"] == "training" and row["policy"] == "float32"]
     print(table(rows))
     if arguments.out:
         draw(rows, arguments.out)
