@@ -4,6 +4,6 @@ from keras_ic.distribution.backup import Backup
 from keras_ic.distribution.cluster import Cluster, cluster
 from keras_ic.distribution.keras_fit import prepare
 from keras_ic.distribution.peers import LostPeerError
-from keras_ic.distribution.strategies import strategy
+from keras_ic.distribution.strategies import KINDS, strategy
 
-__all__ = ["Backup", "Cluster", "LostPeerError", "cluster", "prepare", "strategy"]
+__all__ = ["KINDS", "Backup", "Cluster", "LostPeerError", "cluster", "prepare", "strategy"]

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import signal
 import sys
@@ -16,10 +17,11 @@ from keras_ic.experiments.configuration import CHOICES, Configuration, grid
 from keras_ic.experiments.networks import network
 from keras_ic.experiments.report import report
 from keras_ic.experiments.running import run
+from keras_ic.imagenet import command as imagenet
 
 STOPPED = 75
 HELP = {
-    "data": "the images",
+    "data": "the images; or imagenet2012, or a folder that holds images in train and val",
     "model": "small, resnet20 ... resnet164, vgg16, densenet40, or a network of keras.applications",
     "order": "usual, or with IC layers; ic is the paper's choice, relu-ic-conv",
     "rate": "probability of the IC layers to drop a value",
@@ -56,14 +58,16 @@ def add(verbs) -> None:
         shown = {"train_size": "all of them", "image_size": "as they are", "rates": "none"}.get(field.name, field.default)
         text = f"{choices}{HELP[field.name]} (default: {shown})"
         metavar = {int: "N", float: "X", str: "NAME", _rates: "X,X"}[kind]
-        train.add_argument(f"--{field.name.replace('_', '-')}", type=kind, nargs="+", default=[field.default], metavar=metavar, help=text)
+        name = f"--{field.name.replace('_', '-')}"
+        train.add_argument(name, type=kind, nargs="+", default=[field.default], metavar=metavar, help=text, action=_Given)
+    imagenet.add(train, _Given)
     train.add_argument("--no-augment", action="store_true", help="no flips and crops")
     train.add_argument("--keep-batch-norm", action="store_true", help="a BatchNormalization behind each convolution beside the IC layers")
     train.add_argument("--recalibrate", action="store_true", help="estimate the moving statistics anew at the end")
     train.add_argument("--data-dir", metavar="DIR", help="folder of tensorflow-datasets (default: its own, ~/tensorflow_datasets)")
     train.add_argument("--out", metavar="DIR", help="folder of the run, or of the folders of a grid (default: runs/ and a name for each run)")
     train.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")
-    train.set_defaults(run=_train)
+    train.set_defaults(run=_train, given=())
     what = "make a table and figures of the records found in folders"
     verb = verbs.add_parser("report", help=what, description=what)
     verb.add_argument("folders", nargs="+", metavar="DIR", help="folders of runs, or folders that hold such")
@@ -75,7 +79,17 @@ def _rates(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(","))
 
 
+class _Given(argparse.Action):
+    """Stores the value, and notes that it was given: defaults follow the data."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, values)
+        namespace.given = (*namespace.given, self.dest)
+
+
 def _train(arguments: argparse.Namespace) -> int:
+    if len(arguments.data) == 1 and arguments.data[0] not in CHOICES["data"] and _is_imagenet(arguments.data[0]):
+        return imagenet.train(arguments)
     values = {name: getattr(arguments, name) for name in HELP}
     values["augment"] = False if arguments.no_augment else None
     runs = grid(**values, keep_batch_norm=arguments.keep_batch_norm, recalibrate=arguments.recalibrate)
@@ -109,6 +123,11 @@ def _train(arguments: argparse.Namespace) -> int:
     if failed:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed, the others are done: {'; '.join(failed)}")
     return 0
+
+
+def _is_imagenet(data: str) -> bool:
+    """Whether it is a folder, or the name of a set of tensorflow-datasets that is not one of those that fit into memory."""
+    return data == "imagenet2012" or os.sep in data or pathlib.Path(data).is_dir()
 
 
 def _report(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from keras_ic.imagenet.building import network
 from keras_ic.imagenet.inputs import DamagedDataError, Part, synthetic, training, validation
+from keras_ic.imagenet.planning import TrainingPlan, plan
 from keras_ic.imagenet.recipe import RECIPES, Recipe, named
 from keras_ic.imagenet.sources import Source, find
 from keras_ic.imagenet.training import run, throughput
@@ -12,9 +13,11 @@ __all__ = [
     "Part",
     "Recipe",
     "Source",
+    "TrainingPlan",
     "find",
     "named",
     "network",
+    "plan",
     "run",
     "synthetic",
     "throughput",

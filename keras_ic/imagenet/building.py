@@ -25,8 +25,8 @@ def network(recipe: Recipe, classes: int) -> keras.Model:
         classes: Integer above 0.
 
     Returns:
-        A Functional `keras.Model` of uint8 images `(batch, size, size, 3)` to float32 `(batch, classes)`, not compiled. The same recipe gives the same
-        weights.
+        A Functional `keras.Model` of uint8 images `(batch, size, size, 3)` to float32 `(batch, classes)`, not compiled. The same recipe gives the
+        same weights.
 
     Raises:
         ValueError: For an unknown network, with the nearest; or if it cannot take images of this size.

@@ -40,8 +40,8 @@ class Recipe:
             Defaults to `1e-4`.
         ema: Float in `[0, 1)`, the momentum of a moving average of the weights, which is tested and kept instead of them. Defaults to `0.0`: none.
         accumulate: Integer above 0, the parts in which a replica's share of a batch goes through the network. Defaults to `1`.
-        synchronized: Boolean, whether statistics of a batch are taken over all replicas in every layer. Defaults to `False`: over each replica's share;
-            the moving statistics are averaged over the replicas either way.
+        synchronized: Boolean, whether statistics of a batch are taken over all replicas in every layer. Defaults to `False`: over each replica's
+            share; the moving statistics are averaged over the replicas either way.
         dtype: `"float32"` or `"mixed_bfloat16"`. Defaults to `"mixed_bfloat16"`.
 
     Raises:

@@ -43,7 +43,9 @@ def resnet(depth: int, input_shape: tuple[int, int, int], classes: int) -> keras
         for block in range(1, blocks + 1):
             x = _block(x, 32 * 2**stage, 2 if stage > 1 and block == 1 else 1, block == 1, f"stage{stage}_block{block}")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(inputs, layers.Dense(classes, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name="classifier")(x), name=f"resnet{depth}")
+    return keras.Model(
+        inputs, layers.Dense(classes, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name="classifier")(x), name=f"resnet{depth}"
+    )
 
 
 def _block(x: Any, filters: int, strides: int, projected: bool, name: str) -> Any:

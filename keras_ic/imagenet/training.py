@@ -23,7 +23,14 @@ from keras_ic.imagenet.recipe import Recipe
 from keras_ic.imagenet.sources import Source, find
 
 BACKUP = "backup.keras"
-METRICS = {"loss": "loss", "accuracy": "accuracy", "top5": "top5", "val_loss": "val_cross_entropy", "val_accuracy": "val_accuracy", "val_top5": "val_top5"}
+METRICS = {
+    "loss": "loss",
+    "accuracy": "accuracy",
+    "top5": "top5",
+    "val_loss": "val_cross_entropy",
+    "val_accuracy": "val_accuracy",
+    "val_top5": "val_top5",
+}
 
 
 def run(
@@ -52,14 +59,15 @@ def run(
         by: How images are shared out among workers, `"auto"`, `"files"` or `"records"`; see `keras_ic.imagenet.Part`. Defaults to `"auto"`.
         backup_steps: Integer above 0, steps from one backup to the next; there is one after each epoch, too. Defaults to `500`.
         deterministic: Boolean. False lets images come as they are ready: somewhat faster, and never the same again. Defaults to `True`.
-        jit_compile: `True`, `False` or `"auto"`, whether XLA compiles the step of a replica; see `keras_ic.distribution.prepare`. Defaults to `"auto"`.
+        jit_compile: `True`, `False` or `"auto"`, whether XLA compiles the step of a replica; see `keras_ic.distribution.prepare`. Defaults to
+            `"auto"`.
         callbacks: Sequence of further Keras callbacks. Defaults to none.
         verbose: As in `fit`. Defaults to `"auto"`.
 
     Returns:
         The lines of the record, one dictionary an epoch: `epoch` from 1; `loss`, with the penalty and the smoothing; `accuracy` and `top5`;
-        `val_loss`, the cross entropy alone, `val_accuracy` and `val_top5`, over every image of the validation set once; `seconds`, `step_seconds`, the
-        mean time from step to step, `wait_seconds`, the part of it in which a step waited for images, `images_per_second` on all replicas, and
+        `val_loss`, the cross entropy alone, `val_accuracy` and `val_top5`, over every image of the validation set once; `seconds`; `step_seconds`,
+        the mean time from step to step; `wait_seconds`, the part of it in which a step waited for images, `images_per_second` on all replicas, and
         `damaged`, how many damaged images the chief has met. On other workers, no lines.
 
     Raises:
@@ -193,12 +201,12 @@ class _Lines(keras.callbacks.Callback):
         self.folder, self.recipe, self.damages = folder, recipe, damages
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.start, self.first, self.steps = time.perf_counter(), None, 0
+        self.start, self.first, self.last, self.steps = time.perf_counter(), 0.0, 0.0, 0
 
     def on_train_batch_end(self, batch, logs=None):
         if not logs:
             return  # done before a stop
-        if self.first is None:  # The first step compiles.
+        if not self.first:  # The first step compiles.
             self.first, self.waited = time.perf_counter(), self.model.distribution.waited
         elif batch + 1 < self.params["steps"]:
             self.steps += 1
@@ -217,7 +225,10 @@ class _Lines(keras.callbacks.Callback):
         line["images_per_second"] = round(self.recipe.batch / step, 1) if step else None
         records.append(self.folder, {**line, "damaged": len(self.damages.names)})
         if line["images_per_second"]:
-            print(f" {line['images_per_second']:g} images/s; a step {1000 * step:.0f} ms, of which {1000 * waited:.0f} ms waiting for images", flush=True)
+            print(
+                f" {line['images_per_second']:g} images/s; a step {1000 * step:.0f} ms, of which {1000 * waited:.0f} ms waiting for images",
+                flush=True,
+            )
 
     def on_test_begin(self, logs=None):
         self._waited_at_end = self.model.distribution.waited
@@ -246,7 +257,9 @@ def _lines(folder: pathlib.Path, recipe: Recipe) -> list[dict[str, Any]]:
         head, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
         was = {**head["configuration"], "seed": head["seed"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"This record is damaged ({type(error).__name__}: {error}); restore it, or choose another folder. Received: {str(path)!r}") from None
+        raise ValueError(
+            f"This record is damaged ({type(error).__name__}: {error}); restore it, or choose another folder. Received: {str(path)!r}"
+        ) from None
     differences = [f"{name} {was.get(name)} there, {value} here" for name, value in recipe.to_dict().items() if was.get(name) != value]
     if differences:
         raise ValueError(f"This folder holds another run ({', '.join(differences)}); choose another folder. Received: {str(folder)!r}")

@@ -1,0 +1,107 @@
+"""What `keras-ic train` does with ImageNet, and with folders laid out like it."""
+
+import argparse
+import json
+import logging
+import pathlib
+import sys
+
+from keras_ic import distribution
+from keras_ic.imagenet.planning import plan
+from keras_ic.imagenet.recipe import RECIPES, Recipe, named
+from keras_ic.imagenet.training import run, throughput
+
+AGAIN = 75
+# Arguments of `keras-ic train` that are for both kinds of data.
+SHARED = ("model", "order", "rate", "seed", "epochs", "batch", "image_size", "learning_rate", "weight_decay", "dtype")
+OWN = ("label_smoothing", "warmup_epochs", "ema", "accumulate")
+
+
+def add(train: argparse.ArgumentParser, action: type[argparse.Action]) -> None:
+    """Adds the arguments that are for these data alone; `action` notes which were given."""
+    group = train.add_argument_group(
+        "ImageNet", "for --data imagenet2012, another image set of tensorflow-datasets, or a folder that holds train and val"
+    )
+    group.add_argument("--recipe", choices=list(RECIPES), default="standard", help="what is not given otherwise (default: %(default)s)")
+    group.add_argument(
+        "--strategy", choices=distribution.KINDS, default="auto", help="devices and machines (default: what TF_CONFIG, SLURM or the GPUs call for)"
+    )
+    for name, kind, text in (
+        ("label-smoothing", float, "share of the classes' weight that all of them get"),
+        ("warmup-epochs", int, "in which the learning rate rises"),
+        ("ema", float, "momentum of a moving average of the weights"),
+        ("accumulate", int, "parts in which a replica's batch goes through the network"),
+    ):
+        group.add_argument(f"--{name}", type=kind, metavar="X" if kind is float else "N", action=action, help=f"{text} (default: the recipe's)")
+    group.add_argument("--synchronized", action="store_true", help="statistics of a batch over all replicas in every layer")
+    group.add_argument(
+        "--share-by", choices=["auto", "files", "records"], default="auto", help="how workers share out the images (default: %(default)s)"
+    )
+    group.add_argument("--backup-steps", type=int, default=500, metavar="N", help="steps from one backup to the next (default: %(default)s)")
+    group.add_argument(
+        "--peer-timeout", type=float, default=60.0, metavar="X", help="seconds after which a silent worker is lost (default: %(default)s)"
+    )
+    group.add_argument("--xla", choices=["auto", "on", "off"], default="auto", help="compile the step by XLA (default: %(default)s: on GPUs)")
+    group.add_argument("--no-deterministic", action="store_true", help="take images as they are ready")
+    group.add_argument("--synthetic", action="store_true", help="time the step on random images, and train nothing")
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Runs the verb."""
+    recipe = _recipe(arguments)
+    logging.basicConfig(level=logging.WARNING, format="keras-ic train: %(message)s")
+    xla: bool | str = "auto" if arguments.xla == "auto" else arguments.xla == "on"
+    try:
+        strategy = distribution.strategy(arguments.strategy, arguments.peer_timeout)
+        if arguments.dry_run:
+            print(plan(recipe, strategy.num_replicas_in_sync, arguments.data_dir))
+            return 0
+        if arguments.synthetic:
+            result = throughput(recipe, strategy, jit_compile=xla)
+            print(
+                json.dumps({**result, "replicas": strategy.num_replicas_in_sync, "batch": recipe.batch, "model": recipe.model, "order": recipe.order})
+            )
+            return 0
+        out = pathlib.Path(arguments.out) if arguments.out else pathlib.Path("runs", recipe.name)
+        lines = run(
+            recipe,
+            out,
+            strategy,
+            arguments.data_dir,
+            by=arguments.share_by,
+            backup_steps=arguments.backup_steps,
+            deterministic=not arguments.no_deterministic,
+            jit_compile=xla,
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+    except KeyboardInterrupt:
+        print("keras-ic train: stopped; the same command goes on at this step", file=sys.stderr)
+        return AGAIN
+    except distribution.LostPeerError as error:
+        print(f"keras-ic train: {' '.join(str(error).split())}", file=sys.stderr)
+        return AGAIN
+    if lines:
+        last = lines[-1]
+        print(
+            f"top-1 {100 * last['val_accuracy']:.2f} %, top-5 {100 * last['val_top5']:.2f} % after {last['epoch']} epochs; {out / 'model.keras'}",
+            flush=True,
+        )
+    return 0
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    """The named recipe with what was given on the command line."""
+    changes = {"data": arguments.data[0], "synchronized": arguments.synchronized}
+    for name in arguments.given:
+        value = getattr(arguments, name)
+        if name in SHARED:
+            if len(value) > 1:
+                raise ValueError(
+                    f"Grids are for digits and CIFAR; give one value here. Received: --{name.replace('_', '-')} {' '.join(map(str, value))}"
+                )
+            changes[name] = value[0]
+        elif name in OWN:
+            changes[name] = value
+        elif name != "data":
+            raise ValueError(f"This argument is for digits and CIFAR. Received: --{name.replace('_', '-')} {' '.join(map(str, value))}")
+    return named(arguments.recipe, **changes)
