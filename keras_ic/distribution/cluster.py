@@ -13,6 +13,8 @@ from keras_ic.distribution.peers import LostPeerError
 
 TF_CONFIG = "TF_CONFIG"
 TASKS = ("chief", "worker")
+PORTS = 2**16
+MOST_TASKS = 10**5  # far more than any step has, so that a damaged variable is told and not worked through
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,7 @@ def cluster(environment: Mapping[str, str] | None = None) -> Cluster | None:
     found = None
     if environment.get(TF_CONFIG, "").strip() not in ("", "{}"):
         found = _from_tf_config(environment[TF_CONFIG])
-    elif int(environment.get("SLURM_STEP_NUM_TASKS") or 1) > 1:
+    elif environment.get("SLURM_STEP_NUM_TASKS", "") not in ("", "0", "1"):
         found = _from_slurm(environment)
     return None if found is None or len(found.addresses) == 1 else found
 
@@ -80,7 +82,7 @@ def _from_tf_config(text: str) -> Cluster:
 
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise refuse(f"is no JSON ({error})") from None
     jobs = content.get("cluster") if isinstance(content, dict) else None
     task = content.get("task") if isinstance(content, dict) else None
@@ -97,10 +99,11 @@ def _from_tf_config(text: str) -> Cluster:
     addresses = [address for job in TASKS for address in jobs.get(job, ())]
     if len(set(addresses)) < len(addresses):
         raise refuse("gives two tasks the same address")
-    kind, index = str(task.get("type")), -1
-    with contextlib.suppress(KeyError, TypeError, ValueError):
-        index = int(task["index"])
-    if kind not in jobs or not 0 <= index < len(jobs[kind]):
+    kind, index = str(task.get("type")), task.get("index")
+    if isinstance(index, str):
+        with contextlib.suppress(ValueError):
+            index = int(index)
+    if kind not in jobs or type(index) is not int or not 0 <= index < len(jobs[kind]):
         raise refuse("has a task that is not in its cluster")
     before = len(jobs.get("chief", ())) if kind == "worker" else 0
     return Cluster(addresses, before + index, {job: list(jobs[job]) for job in TASKS if job in jobs}, (kind, index), TF_CONFIG)
@@ -108,7 +111,7 @@ def _from_tf_config(text: str) -> Cluster:
 
 def _is_address(value) -> bool:
     host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-    return bool(host) and port.isdigit() and 0 < int(port) < 2**16
+    return bool(host) and re.fullmatch("[0-9]{1,5}", port) is not None and 0 < int(port) < PORTS
 
 
 def _from_slurm(environment: Mapping[str, str]) -> Cluster:
@@ -121,8 +124,10 @@ def _from_slurm(environment: Mapping[str, str]) -> Cluster:
     values = {name: environment.get(name, "") for name in names}
     try:
         rank, tasks = int(values["SLURM_PROCID"]), int(values["SLURM_STEP_NUM_TASKS"])
-        hosts = _hosts(values["SLURM_STEP_NODELIST"])
         repeated = re.findall(r"(\d+)(?:\(x(\d+)\))?", values["SLURM_STEP_TASKS_PER_NODE"])
+        if tasks > MOST_TASKS or sum(int(times or 1) for _, times in repeated) > tasks:
+            raise ValueError
+        hosts = _hosts(values["SLURM_STEP_NODELIST"], tasks)
         counts = [int(count) for count, times in repeated for _ in range(int(times or 1))]
         if len(hosts) != len(counts) or sum(counts) != tasks or not 0 <= rank < tasks:
             raise ValueError
@@ -131,17 +136,22 @@ def _from_slurm(environment: Mapping[str, str]) -> Cluster:
         raise ValueError(
             f"The variables of the SLURM step do not fit together; start the tasks with `srun`, or set TF_CONFIG. Received: {shown}"
         ) from None
-    base = int(environment.get("KERAS_IC_PORT", "8888"))
+    port = environment.get("KERAS_IC_PORT", "8888")
+    if re.fullmatch("[0-9]{1,5}", port) is None or not 0 < int(port) <= PORTS - max(counts):
+        raise ValueError(f"KERAS_IC_PORT must be a port with room behind it for the tasks of a host. Received: KERAS_IC_PORT={port!r}")
+    base = int(port)
     addresses = [f"{host}:{base + number}" for host, count in zip(hosts, counts, strict=True) for number in range(count)]
     return Cluster(addresses, rank, {"worker": addresses}, ("worker", rank), "SLURM")
 
 
-def _hosts(text: str) -> list[str]:
-    """`a[1-2,05],b` as `a1`, `a2`, `a05`, `b`."""
+def _hosts(text: str, most: int) -> list[str]:
+    """`a[1-2,05],b` as `a1`, `a2`, `a05`, `b`; a ValueError for more than `most`."""
     hosts = []
     for prefix, ranges in re.findall(r"([^,\[\]]+)(?:\[([^\]]+)\])?", text):
         for part in ranges.split(",") if ranges else []:
             first, _, last = part.partition("-")
+            if int(last or first) - int(first) > most:
+                raise ValueError
             hosts += [f"{prefix}{number:0{len(first)}d}" for number in range(int(first), int(last or first) + 1)]
         hosts += [] if ranges else [prefix]
     return hosts

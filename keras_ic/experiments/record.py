@@ -89,10 +89,10 @@ def read(path: Any) -> Record:
             elif "recalibrated" in content:
                 recalibrated = {name: float(content["recalibrated"][name]) for name in ("val_loss", "val_accuracy")}
             else:
-                if content["epoch"] != number - 1 or recalibrated is not None:
+                if type(content["epoch"]) is not int or content["epoch"] != number - 1 or recalibrated is not None:
                     raise ValueError("out of order")
                 epochs.append({name: _number(content[name]) for name in EPOCH})
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             what = f"line {number} of this record is damaged ({type(error).__name__}: {error})"
             raise ValueError(f"{what}; restore it from a copy, or delete the folder and run again. Received: {str(path)!r}") from None
     assert head is not None
@@ -104,6 +104,7 @@ def _number(value):
         return float("nan")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{value!r} is no number")
+    float(value)  # an integer may be too large to be calculated with
     return value
 
 
