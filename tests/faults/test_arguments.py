@@ -20,9 +20,9 @@ WORDS = ["digits", "small", "ic", "usual", "resnet8", "resnet9", "cosine", "pres
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("arguments")
-    keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="relu"), keras_ic.IC(0.1), keras.layers.Dense(2)]).save(
-        folder / "model.keras"
-    )
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="relu"), keras_ic.IC(0.1), keras.layers.Dense(2)])
+    keras_ic.recalibrate(model, np.random.default_rng(0).normal(size=(16, 4)).astype("float32"), verbose=0)
+    model.save(folder / "model.keras")
     (folder / "text.keras").write_text("no model")
     (folder / "record.jsonl").write_text("{\n")
     return folder
@@ -39,20 +39,8 @@ def check(arguments):
     return code
 
 
-OF_MODELS = [
-    "--rate",
-    "--weights",
-    "--normalization",
-    "--bias",
-    "--no-share",
-    "--no-skip-first",
-    "--data",
-    "--steps",
-    "--batch",
-    "--seed",
-    "--help",
-    "--x",
-]
+OF_MODELS = ["--rate", "--weights", "--normalization", "--bias", "--no-share", "--no-skip-first"]
+OF_MODELS += ["--data", "--steps", "--batch", "--seed", "--help", "--x"]
 
 
 @settings(FUZZ)
