@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov keras_i
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-torch lint test-oldest test-newest test-nightly suite docs release-check clean
+.PHONY: demo test test-torch lint test-oldest test-newest test-nightly suite docs release-check conformance faults clean
 
 $(VENV)/demo: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -51,6 +51,19 @@ test-torch: $(VENV)/torch
 	KERAS_BACKEND=torch COVERAGE_FILE=.coverage.torch $(PYTEST)
 	$(BIN)/python -m coverage combine --quiet --keep
 	$(BIN)/python -m coverage report --include='*/kernels/torch.py' --fail-under=95
+
+# Every property on every model of the registry, on each backend, and the page that shows it: hours on two cores. ENTRIES='^layer' takes a part.
+ENTRIES ?=
+conformance: $(VENV)/torch
+	for backend in tensorflow jax torch; do \
+		KERAS_BACKEND=$$backend $(BIN)/python -m pytest tests/conformance --registry complete --entries '$(ENTRIES)' \
+			--matrix docs/results/conformance/$$backend.json || exit; \
+	done
+	$(BIN)/python -m tests.conformance.matrix
+
+# SIGKILL at 200 random moments of training, tuning, recalibrating and saving, and what else may go wrong with files and arguments.
+faults: $(VENV)/test
+	IC_KILLS=200 KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests/faults
 
 # The tests on TensorFlow with the oldest Keras and TensorFlow that are supported, the newest, and the nightly Keras, each in an environment of its own.
 test-oldest test-newest test-nightly:

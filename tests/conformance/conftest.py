@@ -5,6 +5,7 @@ pytest tests/conformance --registry complete --matrix FILE.json     all of it, a
 """
 
 import pathlib
+import re
 import time
 
 import pytest
@@ -16,18 +17,21 @@ from tests.conformance.registry import ENTRIES
 def pytest_addoption(parser):
     group = parser.getgroup("conformance")
     group.addoption("--registry", default="selected", choices=["selected", "complete"], help="which entries of the registry are checked")
-    group.addoption("--matrix", metavar="FILE.json", type=pathlib.Path, help="add what came out to this file, and to a table in Markdown beside it")
+    group.addoption("--entries", metavar="REGEX", default="", help="those alone in whose kind and name, as `network ResNet 8`, this is found")
+    group.addoption("--matrix", metavar="FILE.json", type=pathlib.Path, help="add what came out to this file")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "compiles: compiles a training step for each entry, so that the plain suite takes fewer of them")
+    config.pluginmanager.register(Gatherer(config.getoption("--matrix", None)), "conformance-gatherer")
 
 
 def pytest_generate_tests(metafunc):
     if "entry" in metafunc.fixturenames:
         complete = metafunc.config.getoption("--registry", "selected") == "complete"
         level = 2 if complete else 0 if metafunc.definition.get_closest_marker("compiles") else 1
-        chosen = [entry for entry in ENTRIES.values() if entry.level <= level]
+        wanted = re.compile(metafunc.config.getoption("--entries", ""))
+        chosen = [entry for entry in ENTRIES.values() if entry.level <= level and wanted.search(f"{entry.kind} {entry.name}")]
         metafunc.parametrize("entry", chosen, ids=str)
 
 
@@ -40,23 +44,36 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-results: list = []  # (kind, entry, property, outcome, reason), of the process that reports
-started = time.time()
+class Gatherer:
+    """Takes up the results of a run, in the process that reports, and writes them now and then, so that a run that is stopped has not been for nothing."""
 
+    def __init__(self, path):
+        self.path = path
+        self.before = Matrix.so_far(path)
+        self.results: list = []  # (kind, entry, property, outcome, reason)
+        self.started = self.written = time.time()
 
-def pytest_runtest_logreport(report):
-    if hasattr(report, "conformance") and (report.when == "call" or report.outcome != "passed"):
-        reason = report.longrepr[2].removeprefix("Skipped: ") if report.skipped else ""
-        results.append((*report.conformance, report.outcome, reason))
+    def matrix(self):
+        # From what was there before, each time: a cell of several tests may be half done at the last writing.
+        matrix = Matrix(self.before.versions, self.before.cells, self.before.seconds)
+        matrix.add(self.results, time.time() - self.started)
+        return matrix
 
+    def pytest_runtest_logreport(self, report):
+        if hasattr(report, "conformance") and (report.when == "call" or report.outcome != "passed"):
+            reason = report.longrepr[2].removeprefix("Skipped: ") if report.skipped else ""
+            self.results.append((*report.conformance, report.outcome, reason))
 
-def pytest_terminal_summary(terminalreporter, config):
-    if not results:
-        return
-    path = config.getoption("--matrix", None)
-    matrix = Matrix.read(path) if path is not None and path.exists() else Matrix.new()
-    matrix.add(results, time.time() - started)
-    if path is not None:
-        matrix.write(path)
-    terminalreporter.section("conformance")
-    terminalreporter.write_line(matrix.table() if path is not None or config.getoption("verbose") > 0 else matrix.summary())
+    def pytest_runtest_logfinish(self):
+        if self.path is not None and self.results and time.time() - self.written > 60:
+            self.matrix().write(self.path)
+            self.written = time.time()
+
+    def pytest_terminal_summary(self, terminalreporter, config):
+        shown = self.matrix()
+        if shown.cells:
+            terminalreporter.section("conformance")
+            is_long = self.path is not None or config.getoption("verbose") > 0
+            terminalreporter.write_line(shown.table() if is_long else shown.summary())
+        if self.path is not None and self.results:
+            shown.write(self.path)

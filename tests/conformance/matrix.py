@@ -1,8 +1,13 @@
-"""What came out of the properties, entry by entry: gathered over one run or several, as JSON and as a table in Markdown."""
+"""What came out of the properties, entry by entry: gathered over one run or several as JSON, and shown as a table in Markdown.
+
+python -m tests.conformance.matrix      brings docs/conformance.md up to date with docs/results/conformance
+"""
 
 import importlib
 import json
+import pathlib
 import platform
+import re
 
 import keras
 
@@ -10,7 +15,9 @@ from keras_ic import files
 from keras_ic.version import __version__
 from tests.conformance.registry import ENTRIES
 
-SIGNS = {"passed": "yes", "skipped": "-", "failed": "NO"}
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "conformance.md"
+RESULTS = PAGE.parent / "results" / "conformance"
+SIGNS = {"passed": "✓", "skipped": "-", "failed": "NO"}
 WORST = ("failed", "passed", "skipped")  # A cell of several tests is failed if one is, and passed if one is that applies.
 
 
@@ -34,16 +41,18 @@ class Matrix:
 
     @classmethod
     def read(cls, path):
-        """The matrix so far; a new one if other versions made it."""
-        content, new = json.loads(path.read_text(encoding="utf-8")), cls.new()
-        return cls(**content) if content["versions"] == new.versions else new
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    @classmethod
+    def so_far(cls, path):
+        """The matrix that a run adds to: that of the file, or a new one if there is none, or other versions made it."""
+        new = cls.new()
+        return cls.read(path) if path is not None and path.exists() and cls.read(path).versions == new.versions else new
 
     def write(self, path):
         content = {"versions": self.versions, "seconds": round(self.seconds), "cells": self.cells}
         with files.replacing(path) as new:
             new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        with files.replacing(path.with_suffix(".md")) as new:
-            new.write_text(self.table() + "\n", encoding="utf-8")
 
     def add(self, results, seconds):
         """Takes the results of a run, `(kind, entry, property, outcome, reason)`, in place of what the same cells were before."""
@@ -86,3 +95,18 @@ class Matrix:
                 shown.append(f"{SIGNS[cell['outcome']]}{f' ({number})' if number else ''}" if cell else "not run")
             lines.append(f"| {name} | {' | '.join(shown)} |")
         return "\n".join([*lines, "", *(f"{number}. {reason}" for reason, number in reasons.items())]).rstrip()
+
+
+def page(text):
+    """The page, with the matrix of each backend between its marks."""
+
+    def shown(mark):
+        path = RESULTS / f"{mark[1]}.json"
+        body = Matrix.read(path).table() if path.exists() else "Not run yet."
+        return f"<!-- matrix of {mark[1]} -->\n{body}\n<!-- end of the matrix -->"
+
+    return re.sub(r"<!-- matrix of (\w+) -->\n.*?\n<!-- end of the matrix -->", shown, text, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.conformance.matrix import Matrix
+from tests.conformance.matrix import PAGE, Matrix, page
 
 RUN = [
     ("layer", "IC, default", "modes", "passed", ""),
@@ -18,7 +18,7 @@ def test_a_cell_is_the_worst_of_its_tests_and_a_skip_where_nothing_applies():
     matrix = Matrix.new()
     matrix.add(RUN, 2.0)
     table = matrix.table()
-    assert "| IC, default | yes | yes |" in table
+    assert "| IC, default | ✓ | ✓ |" in table
     assert "| IC, rate 0 | NO | - (1) |" in table
     assert table.endswith("\n1. no float64")
     assert matrix.summary().startswith("2 models, 2 properties: 2 passed, 1 not applicable, 1 failed (")
@@ -29,11 +29,17 @@ def test_a_later_run_replaces_its_cells_and_keeps_the_others(tmp_path):
     matrix = Matrix.new()
     matrix.add(RUN, 2.0)
     matrix.write(path)
-    later = Matrix.read(path)
+    later = Matrix.so_far(path)
     later.add([("layer", "IC, rate 0", "modes", "passed", "")], 3.0)
     later.write(path)
-    assert "| IC, rate 0 | yes | - (1) |" in path.with_suffix(".md").read_text()
+    assert "| IC, rate 0 | ✓ | - (1) |" in Matrix.read(path).table()
     assert Matrix.read(path).seconds == 5
     path.write_text(path.read_text().replace(f'"keras": "{matrix.versions["keras"]}"', '"keras": "3.0"'))
-    assert Matrix.read(path).cells == {}  # other versions, another matrix
+    assert Matrix.so_far(path).cells == {}  # other versions, another matrix
     assert json.loads(path.read_text())["cells"] == later.cells
+
+
+def test_the_page_shows_the_matrices_as_they_are():
+    text = PAGE.read_text(encoding="utf-8")
+    assert "<!-- matrix of tensorflow -->" in text
+    assert page(text) == text  # else run `python -m tests.conformance.matrix`
