@@ -30,7 +30,7 @@ def main(argv=None):
     parser.add_argument("--trials", type=int, default=20, help="of each search")
     parser.add_argument("--seeds", type=int, default=2, help="runs of each trial")
     parser.add_argument("--tuner", choices=["random", "bayesian", "hyperband", "grid", "optuna"], default="bayesian")
-    parser.add_argument("--workers", type=int, default=0, help="processes that share the trials, this one alone if 0")
+    parser.add_argument("--workers", type=int, default=1, help="processes beside this one that share the trials")
     parser.add_argument("--out", type=Path, default=Path("runs/tune_cifar"))
     arguments = parser.parse_args(argv)
     recipe = Configuration(

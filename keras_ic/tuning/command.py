@@ -42,7 +42,13 @@ def add(verbs) -> None:
     tune.add_argument("--trials", type=int, default=20, metavar="N", help="how many at most (default: %(default)s)")
     tune.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each trial, whose mean is its score (default: %(default)s)")
     tune.add_argument("--prune", action="store_true", help="stop a trial whose best epoch is below the median of the others' means so far")
-    tune.add_argument("--workers", type=int, default=0, metavar="N", help="processes on this machine that share the trials (default: this one alone)")
+    tune.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes beside this one that share the trials, renewed now and then for their memory; 0: this one alone (default: 1)",
+    )
     searched = {
         "order": (str, "orders", f"{', '.join(CHOICES['order'])}; several are searched"),
         "rate": (float, "rate", "the IC layers' rate, or the lowest and the highest"),

@@ -69,19 +69,26 @@ def read(folder: pathlib.Path) -> Search:
         raise ValueError(f"{what}; restore it from a copy, or choose another folder. Received: {str(path)!r}") from None
 
 
-def claim(folder: pathlib.Path, search: Search) -> None:
-    """Makes the folder that of this search, or finds that it is."""
+def claim(folder: pathlib.Path, search: Search, is_concluded: bool = False) -> None:
+    """Makes the folder that of this search, or finds that it is; with another number of trials, too, as long as it is not concluded."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"The folder of a search must be a folder; choose another. Received: {str(folder)!r}")
     if (folder / NAME).exists():
         was, now = _flat(read(folder).to_dict()), _flat(search.to_dict())
-        if was != now:
-            differences = ", ".join(f"{name} {was.get(name)} there, {now[name]} here" for name in now if was.get(name) != now[name])
+        different = [name for name in now if was.get(name) != now[name]]
+        if different == ["trials"] and not is_concluded:
+            _write(folder, search)
+        elif different:
+            differences = ", ".join(f"{name} {was.get(name)} there, {now[name]} here" for name in different)
             raise ValueError(f"This folder holds another search ({differences}); choose another folder. Received: {str(folder)!r}")
         return
     if folder.exists() and any(path.name != "log" for path in folder.iterdir()):
         raise ValueError(f"This folder holds other files, but no search; choose another folder. Received: {str(folder)!r}")
     folder.mkdir(parents=True, exist_ok=True)
+    _write(folder, search)
+
+
+def _write(folder: pathlib.Path, search: Search) -> None:
     with files.replacing(folder / NAME) as new:
         new.write_text(json.dumps(search.to_dict(), indent=1) + "\n", encoding="utf-8")
 

@@ -53,11 +53,12 @@ def search(
         space: A `SearchSpace`. Defaults to `None`: the default one.
         tuner: Who chooses: `"random"`, `"bayesian"`, `"hyperband"`, `"grid"` (all of Keras Tuner), or `"optuna"` (its tree-structured Parzen
             estimator). Defaults to `"bayesian"`.
-        trials: Integer above 0, how many at most. Defaults to `20`.
+        trials: Integer above 0, how many at most. It may be changed while the search has not come to its end. Defaults to `20`.
         seeds: Integer above 0, runs of each trial, whose mean is its score. Defaults to `1`.
         prune: Boolean, whether a trial is stopped whose best epoch is below the median of the others' means so far. Defaults to `False`.
-        workers: Integer of 0 or more, processes on this machine that share the trials; those of a chief, beside those of other machines. Defaults to
-            `0`: this process alone.
+        workers: Integer of 0 or more, processes on this machine that share the trials; those of a chief, beside those of other machines. They are
+            renewed every ten trials, since TensorFlow keeps some memory of every trained model (tensorflow#62854). Defaults to `0`: this process
+            alone.
         data_dir: Path of the folder of tensorflow-datasets. Defaults to `None`: its own.
         callbacks: Sequence of further Keras callbacks for every run of this process. Defaults to none.
         verbose: 0, or 1 for a line a trial. Defaults to `1`.
@@ -94,7 +95,7 @@ def search(
     if found is not None and "chief" not in found[0]:
         work(remote.RemoteOracle(found[1], folder), found[0], what, folder, data_dir, callbacks)
         return {}
-    description.claim(folder, what)
+    description.claim(folder, what, (folder / best.NAME).exists())
     chooser = oracle(tuner, what.space, trials, recipe.epochs, recipe.seed, folder, lambda trial_id: read_result(folder, trial_id))
     chooser.tell = _teller(what, folder, chooser, verbose)
     if not (folder / best.NAME).exists():

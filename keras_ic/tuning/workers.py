@@ -1,5 +1,6 @@
 """Workers of a search on this machine: what each does, and how they are started, watched and started again."""
 
+import math
 import os
 import pathlib
 import subprocess
@@ -8,15 +9,32 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from keras_ic.experiments.command import STOPPED
 from keras_ic.tuning.description import Search
 from keras_ic.tuning.trial import run_trial
 
 LOGS = "log"
+RENEW = 3  # the exit code of a worker that has done its share of trials, and has no other running
+# TensorFlow keeps a part of every compiled training (tensorflow#62854): some 10 MB of a small network. A new process has none of it.
+TRIALS_OF_A_PROCESS = 10
 
 
-def work(oracle: Any, tuner_id: str, search: Search, folder: pathlib.Path, data_dir: Any, callbacks: Sequence = (), verbose: Any = 0) -> None:
-    """Runs one trial after the other until there is none left."""
-    while (trial := oracle.create_trial(tuner_id)).status != "STOPPED":
+def work(
+    oracle: Any,
+    tuner_id: str,
+    search: Search,
+    folder: pathlib.Path,
+    data_dir: Any,
+    callbacks: Sequence = (),
+    verbose: Any = 0,
+    at_most: float = math.inf,
+) -> bool:
+    """Runs one trial after the other until there is none left, or it has run `at_most`; says which by True or False."""
+    done = 0
+    while done < at_most:
+        trial = oracle.create_trial(tuner_id)
+        if trial.status == "STOPPED":
+            return True
         if trial.status == "IDLE":  # the oracle waits for the trials of other workers
             time.sleep(0.5)
             continue
@@ -26,10 +44,15 @@ def work(oracle: Any, tuner_id: str, search: Search, folder: pathlib.Path, data_
         else:
             run_trial(search, trial, folder, data_dir, callbacks, verbose)
         oracle.end_trial(trial)
+        done += 1
+    return False
 
 
 class Workers:
-    """Processes of this machine, with the ids `worker0`, `worker1` and so on. What each prints is in the search's folder, in `log`."""
+    """Processes of this machine, with the ids `worker0`, `worker1` and so on. What each prints is in the search's folder, in `log`.
+
+    Each ends when this process does, whatever ends it, so that none goes on beside those of the next.
+    """
 
     def __init__(self, count: int, folder: pathlib.Path, host: str, port: int, data_dir: Any):
         self.folder, self.host, self.port, self.data_dir = folder, host, port, data_dir
@@ -43,9 +66,11 @@ class Workers:
         if devices:
             own["CUDA_VISIBLE_DEVICES"] = devices[index % len(devices)]
         environment = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", **os.environ, **own}
-        command = [sys.executable, "-m", "keras_ic.tuning.worker", str(self.folder), *([] if self.data_dir is None else [str(self.data_dir)])]
+        command = [sys.executable, "-m", "keras_ic.tuning.worker", str(self.folder), str(TRIALS_OF_A_PROCESS)]
+        command += [] if self.data_dir is None else [str(self.data_dir)]
         with open(self._log(tuner_id), "ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            # It reads the pipe, which is at its end as soon as this process is gone.
+            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
 
     def _log(self, tuner_id: str) -> pathlib.Path:
         return self.folder / LOGS / f"{tuner_id}.txt"
@@ -54,8 +79,10 @@ class Workers:
         """Starts those again that something has killed; stops with the error of one that has come to its end itself."""
         for index, (tuner_id, process) in enumerate(self.processes.items()):
             code = process.poll()
-            if code is not None and code < 0:
-                print(f"{tuner_id} was killed by signal {-code}; another takes up its trial", flush=True)
+            if code is not None and (code < 0 or code in (RENEW, STOPPED)):
+                if code != RENEW:
+                    print(f"{tuner_id} was stopped by a signal; another takes up its trial", flush=True)
+                _release(process)
                 self.processes[tuner_id] = self._started(tuner_id, index)
             elif code:
                 path = self._log(tuner_id)
@@ -74,3 +101,9 @@ class Workers:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            _release(process)
+
+
+def _release(process: subprocess.Popen) -> None:
+    assert process.stdin is not None
+    process.stdin.close()

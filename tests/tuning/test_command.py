@@ -10,7 +10,23 @@ import pytest
 from keras_ic.cli import main
 from tests.test_cli import error_of
 
-TUNE = ["tune", "--data", "digits", "--model", "small", "--epochs", "1", "--train-size", "64", "--validation", "0.25", "--tuner", "random"]
+TUNE = [
+    "tune",
+    "--data",
+    "digits",
+    "--model",
+    "small",
+    "--epochs",
+    "1",
+    "--train-size",
+    "64",
+    "--validation",
+    "0.25",
+    "--tuner",
+    "random",
+    "--workers",
+    "0",
+]
 
 
 @pytest.mark.tensorflow_only

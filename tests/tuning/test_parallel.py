@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -55,10 +56,45 @@ def test_two_workers_one_of_which_is_killed(tmp_path, monkeypatch, capfd):
 
     monkeypatch.setattr(workers.Workers, "watch", watch)
     found = searched(tmp_path / "shared", trials=3, workers=2)
-    assert f"{killed[0]} was killed by signal 9; another takes up its trial" in capfd.readouterr().out
+    assert f"{killed[0]} was stopped by a signal; another takes up its trial" in capfd.readouterr().out
     by_trial = [{line["trial"]: line for line in lines(tmp_path / name)} for name in ("alone", "shared")]
     assert by_trial[0] == by_trial[1] and len(by_trial[0]) == 3
     assert found["status"] == "COMPLETED" and (tmp_path / "shared" / "best.keras").exists()
+
+
+def test_workers_are_renewed_so_that_memory_stays_flat(tmp_path, monkeypatch):
+    """And come to what one process comes to."""
+    started = []
+    real = workers.Workers._started
+
+    def start(self, tuner_id, index):
+        started.append(tuner_id)
+        return real(self, tuner_id, index)
+
+    monkeypatch.setattr(workers, "TRIALS_OF_A_PROCESS", 2)
+    monkeypatch.setattr(workers.Workers, "_started", start)
+    searched(tmp_path / "renewed", trials=3, epochs=1, workers=1)
+    searched(tmp_path / "alone", trials=3, epochs=1)
+    assert started == ["worker0"] * 2 and lines(tmp_path / "renewed") == lines(tmp_path / "alone")
+
+
+def test_workers_end_with_the_one_that_started_them(tmp_path):
+    """Which is killed, so that it cannot tell them; the same command goes on at once."""
+    command = [sys.executable, "-m", "keras_ic", "tune", "--data", "digits", "--model", "small", "--tuner", "random", "--trials", "1"]
+    command += ["--epochs", "500", "--out", str(tmp_path / "search")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("search/trials/*/seed0/checkpoint.keras")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    (child,) = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    process.kill()
+    process.wait()
+    while os.path.exists(f"/proc/{child}/stat") and pathlib.Path(f"/proc/{child}/stat").read_text().split()[2] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    log = (tmp_path / "search" / "log" / "worker0.txt").read_text()
+    assert log.splitlines()[-1] == "The chief of the search is gone; give its command again, and the search goes on."
 
 
 def test_a_chief_and_a_worker_by_the_environment(tmp_path, chief):

@@ -179,6 +179,18 @@ def test_the_test_set_is_read_once_at_the_end(tmp_path, monkeypatch):
     assert found["test_accuracies"] == [pytest.approx(result["accuracy"])]
 
 
+def test_the_number_of_trials_may_be_changed_until_the_end(tmp_path, monkeypatch):
+    searched(tmp_path / "through", trials=3, epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(best, "conclude", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            searched(tmp_path / "longer", trials=1, epochs=1)
+    searched(tmp_path / "longer", trials=3, epochs=1)
+    assert lines(tmp_path / "longer") == lines(tmp_path / "through")
+    with pytest.raises(ValueError, match=r"This folder holds another search \(trials 3 there, 4 here\)"):
+        searched(tmp_path / "longer", trials=4, epochs=1)
+
+
 def test_only_the_best_keeps_its_model(tmp_path):
     found = searched(tmp_path, trials=3, epochs=1)
     assert [path.parts[-3] for path in tmp_path.glob("trials/*/seed*/*.keras")] == [found["trial"]]
@@ -226,8 +238,8 @@ def test_other_folders_are_refused_and_stay_as_they_are(tmp_path):
     searching.description.claim(folder, searching.Search(Configuration(**RECIPE), SPACE, "random", 2, 1, False))
     before = (folder / "search.json").read_bytes()
     for values, message in (
-        ({"trials": 3}, r"This folder holds another search \(trials 2 there, 3 here\); .* Received: '.*search'"),
-        ({"epochs": 5}, r"epochs 2 there, 5 here"),
+        ({"epochs": 5}, r"This folder holds another search \(epochs 2 there, 5 here\); .* Received: '.*search'"),
+        ({"epochs": 5, "trials": 3}, r"\(trials 2 there, 3 here, epochs 2 there, 5 here\)"),
         ({"space": SearchSpace(rate=0.1, rate_schedules="constant")}, r"rate \[0.0, 0.3\] there, \[0.1, 0.1\] here"),
     ):
         with pytest.raises(ValueError, match=message):
