@@ -7,7 +7,7 @@ import sys
 
 from keras_ic.experiments.command import HELP, STOPPED, stopped_by_signals
 from keras_ic.experiments.configuration import CHOICES, Configuration
-from keras_ic.tuning.description import TUNERS
+from keras_ic.tuning.description import TUNERS, Search
 from keras_ic.tuning.space import DEPTHS, SearchSpace
 
 # Arguments of the recipe that all trials share.
@@ -67,18 +67,24 @@ def add(verbs) -> None:
     )
     tune.add_argument("--data-dir", metavar="DIR", help="folder of tensorflow-datasets (default: its own, ~/tensorflow_datasets)")
     tune.add_argument("--out", metavar="DIR", required=True, help="folder of the search")
+    tune.add_argument("--dry-run", action="store_true", help="say what would be searched, and search nothing")
     tune.set_defaults(run=_tune)
 
 
 def _tune(arguments: argparse.Namespace) -> int:
     from keras_ic.tuning.reporting import TABLE
-    from keras_ic.tuning.searching import search
+    from keras_ic.tuning.searching import check_networks, search
 
     recipe = {name: getattr(arguments, name) for name in (*SHARED, "validation")}
     fields = ("orders", "rate", "rate_step", "depths", "stages", "rate_schedules", "learning_rate", "schedules")
     space = SearchSpace(**{name: getattr(arguments, name) for name in fields})
     configuration = Configuration(**recipe, augment=False if arguments.no_augment else None)
     options = {name: getattr(arguments, name) for name in ("tuner", "trials", "seeds", "prune", "workers", "data_dir")}
+    if arguments.dry_run:
+        what = Search(configuration, space, arguments.tuner, arguments.trials, arguments.seeds, arguments.prune)
+        check_networks(what)
+        print(f"{arguments.out}: {json.dumps(what.to_dict())}")
+        return 0
     with stopped_by_signals() as stop:
         try:
             found = search(configuration, arguments.out, space, **options, callbacks=[stop])

@@ -88,7 +88,7 @@ def search(
     """
     what = Search(recipe, SearchSpace() if space is None else space, tuner, trials, seeds, prune)
     workers = checked_int("workers", workers, "an integer of 0 or more", lambda value: value >= 0)
-    _check_networks(what)
+    check_networks(what)
     for module, package in (("tensorboard.plugins.hparams.api", "tensorboard"), ("matplotlib", "matplotlib"), ("scipy", "SciPy")):
         needed(module, package, "tune")  # told before the first trial, not after the last
     folder, found = pathlib.Path(out), remote.role()
@@ -117,7 +117,7 @@ def _run_workers(count: int, chooser: Any, folder: pathlib.Path, address: str, d
             processes.end()
 
 
-def _check_networks(what: Search) -> None:
+def check_networks(what: Search) -> None:
     """Builds a network of each order, so that a bad name is told before anything is trained."""
     shape = (8, 8, 1) if what.recipe.data == "digits" else (32, 32, 3)
     for order in what.space.orders:

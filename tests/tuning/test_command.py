@@ -45,6 +45,13 @@ def test_a_search_from_the_command_line(tmp_path, capsys):
     assert "This folder holds another search (trials 2 there, 3 here)" in error_of(capsys, *command, "--trials", "3")
 
 
+def test_dry_run_searches_nothing(tmp_path, capsys):
+    assert main([*TUNE, "--rate", "0.1", "--prune", "--dry-run", "--out", str(tmp_path / "search")]) == 0
+    said = json.loads(capsys.readouterr().out.partition(": ")[2])
+    assert (said["space"]["rate"], said["prune"], said["recipe"]["model"]) == ([0.1, 0.1], True, "small")
+    assert not (tmp_path / "search").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -59,7 +66,8 @@ def test_a_search_from_the_command_line(tmp_path, capsys):
     ],
 )
 def test_bad_arguments(tmp_path, capsys, arguments, message):
-    assert message in error_of(capsys, *TUNE, *arguments, "--out", tmp_path / "search")
+    for dry in ([], ["--dry-run"]):
+        assert message in error_of(capsys, *TUNE, *arguments, *dry, "--out", tmp_path / "search")
     assert not (tmp_path / "search").exists()
 
 
