@@ -5,7 +5,7 @@ from keras_ic.imagenet.inputs import DamagedDataError, Part, synthetic, training
 from keras_ic.imagenet.planning import TrainingPlan, plan
 from keras_ic.imagenet.recipe import RECIPES, Recipe, named
 from keras_ic.imagenet.sources import Source, find
-from keras_ic.imagenet.training import run, throughput
+from keras_ic.imagenet.running import run, throughput
 
 __all__ = [
     "RECIPES",

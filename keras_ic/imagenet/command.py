@@ -9,7 +9,7 @@ import sys
 from keras_ic import distribution
 from keras_ic.imagenet.planning import plan
 from keras_ic.imagenet.recipe import RECIPES, Recipe, named
-from keras_ic.imagenet.training import run, throughput
+from keras_ic.imagenet.running import run, throughput
 
 AGAIN = 75
 # Arguments of `keras-ic train` that are for both kinds of data.

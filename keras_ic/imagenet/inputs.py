@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import os
 import threading
 from typing import Any
@@ -164,20 +165,25 @@ def validation(source: Source, batch: int, size: int, part: Part | None = None, 
     import tensorflow as tf
 
     part, damages = part or Part(), damages or Damages(source.examples)
-    files = np.arange(len(source.files))
+    files = tf.range(len(source.files), dtype=tf.int64)
     if part.of(source) == "files":
-        shares = [files[worker :: part.workers] for worker in range(part.workers)]
-        mine = _records(tf, source, tf.constant(shares[part.worker], tf.int64), True)
-        largest = max(sum(source.counts[file] for file in share) for share in shares)
+        mine = _records(tf, source, files[part.worker :: part.workers], True)
     else:
-        mine = _records(tf, source, tf.constant(files, tf.int64), True).shard(part.workers, part.worker)
-        largest = -(-source.examples // part.workers)
+        mine = _records(tf, source, files, True).shard(part.workers, part.worker)
     examples = mine.map(lambda *record: (tf.zeros([2], tf.int64), record))
     decoded = _decoded(tf, examples, lambda key, record: decoding.middle_part(record[0], size), source, size, True, damages)
     nothing = tf.data.Dataset.from_tensors((tf.fill([size, size, 3], GREY), tf.zeros([], tf.int64), tf.zeros([])))
-    steps = -(-largest // batch)
-    filled = decoded.concatenate(nothing.repeat()).take(steps * batch)
-    return _batches(tf, filled, batch, len(source.classes)).apply(tf.data.experimental.assert_cardinality(steps))
+    filled = decoded.concatenate(nothing.repeat()).take(validation_steps(source, batch, part) * batch)
+    return _batches(tf, filled, batch, len(source.classes))
+
+
+def validation_steps(source: Source, batch: int, part: Part) -> int:
+    """The batches of `validation`, the same number for every worker of `part.workers`."""
+    if part.of(source) == "files":
+        largest = max(sum(source.counts[worker :: part.workers]) for worker in range(part.workers))
+    else:
+        largest = math.ceil(source.examples / part.workers)
+    return math.ceil(largest / batch)
 
 
 def synthetic(batch: int, size: int, classes: int) -> Any:

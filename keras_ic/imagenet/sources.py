@@ -14,6 +14,7 @@ SPLITS = {"train": ("train",), "validation": ("validation", "val")}
 IMAGES = (".jpeg", ".jpg", ".png")
 FRAME = 16  # bytes that a TFRecord adds to each record: its length, and two check sums
 HEADER = 12
+IMAGENET = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Source:
         files: List of paths. TFRecord shards, or single images.
         counts: List of integers, the records of each file; 1 for an image.
         labels: List of integers, the class of each single image; None for shards, which hold the classes themselves.
-        classes: List of strings, the names of the classes.
+        classes: List of strings, the names of the classes, in shards those of the file label.labels.txt, one a line; without it, 1000 numbers.
         features: Tuple of the names of the image and the class in a shard's records, and the number of the first class there; None for single images.
         cut_off: List of the paths of shards that end within a record.
     """
@@ -115,9 +116,7 @@ def _prepared(folder: pathlib.Path, split: str) -> Source:
     missing = [file.name for file in files if not file.exists()]
     if missing:
         raise MissingDataError(f"{len(missing)} of {total} shards of this set are not there, the first is {missing[0]}. Received: {str(folder)!r}")
-    labels = folder / "label.labels.txt"
-    classes = labels.read_text(encoding="utf-8").split() if labels.exists() else []
-    source = Source([str(file) for file in files], counts, None, classes, ("image", "label", 0))
+    source = Source([str(file) for file in files], counts, None, _classes(folder), ("image", "label", 0))
     # Whole files have exactly the bytes of the records and their frames; only where they have not, is each walked through.
     if sum(file.stat().st_size for file in files) != int(found["numBytes"]) + FRAME * sum(counts):
         walked = _walk(source.files)
@@ -143,11 +142,15 @@ def _of_shards(folder: pathlib.Path, split: str) -> Source | None:
     first = next((name for name, (count, _) in zip(names, walked, strict=True) if count), None)
     if first is None:
         raise MissingDataError(f"The shards of the split {split} hold no record. Received: {str(folder)!r}")
-    labels = folder / "label.labels.txt"
-    classes = labels.read_text(encoding="utf-8").split() if labels.exists() else []
     # The lost record of a shard that is cut off counts too, so that it is seen.
     counts = [count + (not whole) for count, whole in walked]
-    return Source(names, counts, None, classes, _features(first), cut_off)
+    return Source(names, counts, None, _classes(folder), _features(first), cut_off)
+
+
+def _classes(folder: pathlib.Path) -> list[str]:
+    """The names that stand beside shards; without them, the numbers of ImageNet's thousand classes."""
+    labels = folder / "label.labels.txt"
+    return labels.read_text(encoding="utf-8").split() if labels.exists() else [str(label) for label in range(IMAGENET)]
 
 
 def _walk(files: list[str]) -> list[tuple[int, bool]]:

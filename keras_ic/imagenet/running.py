@@ -112,9 +112,11 @@ def run(
         )
     )
     test = setting.distributed(lambda part, batch: inputs.validation(sources["validation"], batch, recipe.image_size, part, damages))
+    test_steps = inputs.validation_steps(sources["validation"], recipe.batch // setting.workers, inputs.Part(0, setting.workers, by))
+    lengths = {"steps_per_epoch": steps, "epochs": recipe.epochs, "validation_steps": test_steps}
     with _stopped_by_signals(model):
         try:
-            model.fit(train, steps_per_epoch=steps, epochs=recipe.epochs, validation_data=test, callbacks=own, verbose=verbose, shuffle=False)
+            model.fit(train, validation_data=test, callbacks=own, verbose=verbose, shuffle=False, **lengths)
         except Exception as error:
             # Through the graph it comes as an error of TensorFlow, with its text within.
             if len(damages.names) > damages.limit:
