@@ -88,7 +88,7 @@ def _heading(search: description.Search) -> str:
     size = f", {recipe.train_size:,} images" if recipe.train_size else ""
     seeds = f"{search.seeds} seeds" if search.seeds > 1 else "one seed"
     return (
-        f"## {recipe.model} on {recipe.data}{size}, {recipe.epochs} epochs, {search.tuner} search, {seeds} a trial\n\n"
+        f"## {recipe.model} on {recipe.data}{size}, {_epochs(recipe.epochs)}, {search.tuner} search, {seeds} a trial\n\n"
         f"Judged on {100 * recipe.validation:g} % of the training images, after the last epoch."
     )
 
@@ -109,7 +109,11 @@ def _table(results: list[dict[str, Any]]) -> str:
 def _end(result: dict[str, Any]) -> str:
     if result["status"] == "FAILED":
         return f"failed: {result['error']}".replace("|", "/")
-    return {"COMPLETED": "after", "PRUNED": "as poor, after"}[result["status"]] + f" {result['epochs']} epochs"
+    return {"COMPLETED": "after", "PRUNED": "as poor, after"}[result["status"]] + f" {_epochs(result['epochs'])}"
+
+
+def _epochs(number: int) -> str:
+    return f"{number} epoch{'' if number == 1 else 's'}"
 
 
 def accuracy(shares: list[float]) -> str:

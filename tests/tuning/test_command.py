@@ -41,7 +41,7 @@ def test_a_search_from_the_command_line(tmp_path, capsys):
     assert {"trial", "values", "score", "status"} <= set(lines[0])
     before = (tmp_path / "search" / "trials.jsonl").read_bytes()
     assert main(command) == 0  # done already
-    assert (tmp_path / "search" / "trials.jsonl").read_bytes() == before
+    assert (tmp_path / "search" / "trials.jsonl").read_bytes() == before and "the figures beside them" in capsys.readouterr().out
     assert "This folder holds another search (trials 2 there, 3 here)" in error_of(capsys, *command, "--trials", "3")
 
 

@@ -99,13 +99,13 @@ def test_workers_end_with_the_one_that_started_them(tmp_path):
 
 def test_a_chief_and_a_worker_by_the_environment(tmp_path, chief):
     """As on machines of their own: the same call in each, with Keras Tuner's variables."""
-    code = "import sys; from tests.tuning.test_searching import searched; import pathlib; searched(pathlib.Path(sys.argv[1]), trials=2, epochs=1)"
+    code = "import sys; from tests.tuning.test_searching import searched; import pathlib; searched(pathlib.Path(sys.argv[1]), trials=1, epochs=1)"
     processes = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "search")], env={**os.environ, "KERASTUNER_TUNER_ID": name})
         for name in ("chief", "worker7")
     ]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    assert [line["status"] for line in lines(tmp_path / "search")] == ["COMPLETED"] * 2
+    assert [line["status"] for line in lines(tmp_path / "search")] == ["COMPLETED"]
     assert json.loads((tmp_path / "search" / "best.json").read_text())["test_accuracies"]
 
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 
@@ -33,7 +32,7 @@ class Kill(keras.callbacks.Callback):
         if len(list(pathlib.Path(sys.argv[1]).glob("trials/*"))) == 2 and epoch == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-search(Configuration(**RECIPE), sys.argv[1], SPACE, tuner=sys.argv[2], trials=3, callbacks=[Kill()], verbose=0)
+search(Configuration(**RECIPE), sys.argv[1], SPACE, tuner="grid", trials=3, callbacks=[Kill()], verbose=0)
 """
 
 
@@ -71,15 +70,15 @@ def test_each_tuner(tmp_path, tuner):
     assert len(list(tmp_path.glob("tensorboard/*/seed0/events*"))) == 2
 
 
-@pytest.mark.parametrize("tuner", ["random", "grid"])
-def test_a_search_that_is_killed_goes_on_to_the_same_numbers(tmp_path, tuner):
-    searched(tmp_path / "through", tuner=tuner, trials=3)
-    arguments = [sys.executable, "-c", KILLED, str(tmp_path / "broken"), tuner]
+def test_a_search_that_is_killed_goes_on_to_the_same_numbers(tmp_path):
+    """What the other tuners choose after a stop is a test of the oracles."""
+    searched(tmp_path / "through", tuner="grid", trials=3)
+    arguments = [sys.executable, "-c", KILLED, str(tmp_path / "broken")]
     process = subprocess.run(arguments, cwd=pathlib.Path(__file__).parents[2], env=os.environ, capture_output=True, text=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
     assert len(lines(tmp_path / "broken")) == 1 and not (tmp_path / "broken" / "trials" / "1" / "result.json").exists()
     begun = read(tmp_path / "broken" / "trials" / "1" / "seed0").epochs
-    searched(tmp_path / "broken", tuner=tuner, trials=3)
+    searched(tmp_path / "broken", tuner="grid", trials=3)
     assert lines(tmp_path / "broken") == lines(tmp_path / "through")
     assert read(tmp_path / "broken" / "trials" / "1" / "seed0").epochs[: len(begun)] == begun, "not from its last epoch"
     for one, two in zip(*(files.load_model(tmp_path / name / "best.keras").weights for name in ("through", "broken")), strict=True):
@@ -157,7 +156,7 @@ def test_poor_trials_are_stopped(tmp_path, monkeypatch):
     assert second["epochs"] == len(second["curve"]) == len(second["scores"]) == 1 and not (tmp_path / "trials" / "1" / "seed1").exists()
     compared = [(curve, others) for curve, others in asked if others]  # a first trial has none to compare with, later seeds do not compare
     assert compared[0] == (second["curve"], [first["curve"]]) and compared[1][1] == [first["curve"], second["curve"]]
-    assert "as poor, after 1 epochs" in (tmp_path / "table.md").read_text()
+    assert "as poor, after 1 epoch |" in (tmp_path / "table.md").read_text()
 
 
 def test_the_test_set_is_read_once_at_the_end(tmp_path, monkeypatch):
@@ -180,7 +179,7 @@ def test_the_test_set_is_read_once_at_the_end(tmp_path, monkeypatch):
 
 
 def test_the_number_of_trials_may_be_changed_until_the_end(tmp_path, monkeypatch):
-    searched(tmp_path / "through", trials=3, epochs=1)
+    found = searched(tmp_path / "through", trials=3, epochs=1)
     with monkeypatch.context() as patch:
         patch.setattr(best, "conclude", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -189,13 +188,10 @@ def test_the_number_of_trials_may_be_changed_until_the_end(tmp_path, monkeypatch
     assert lines(tmp_path / "longer") == lines(tmp_path / "through")
     with pytest.raises(ValueError, match=r"This folder holds another search \(trials 3 there, 4 here\)"):
         searched(tmp_path / "longer", trials=4, epochs=1)
-
-
-def test_only_the_best_keeps_its_model(tmp_path):
-    found = searched(tmp_path, trials=3, epochs=1)
-    assert [path.parts[-3] for path in tmp_path.glob("trials/*/seed*/*.keras")] == [found["trial"]]
-    model = files.load_model(tmp_path / "best.keras")
-    assert isinstance(model, keras.Model) and len(list(tmp_path.glob("trials/*/seed0/record.jsonl"))) == 3
+    # Only the best keeps its model.
+    for folder in (tmp_path / "through", tmp_path / "longer"):
+        assert [path.parts[-3] for path in folder.glob("trials/*/seed*/*.keras")] == [found["trial"]]
+        assert len(list(folder.glob("trials/*/seed0/record.jsonl"))) == 3
 
 
 def test_the_command_of_the_best_gives_its_configuration(tmp_path, capsys):
