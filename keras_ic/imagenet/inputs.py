@@ -104,7 +104,7 @@ def training(
         shuffled: Integer above 0, the records of shards in memory of which the next is drawn. Defaults to `16384`.
 
     Returns:
-        A `tf.data.Dataset` of `(images, classes, weights)`: uint8 `(batch, size, size, 3)`, one-hot float32 `(batch, classes)` and float32 `(batch,)`.
+        A `tf.data.Dataset` of `(images, classes, weights)`: uint8 `(batch, size, size, 3)`, one-hot float32 `(batch, classes)`, float32 `(batch,)`.
 
     Raises:
         ValueError: If there are fewer images than in a global batch, or fewer files than workers where files are to be shared out.

@@ -22,6 +22,10 @@ def source(folder, split="train"):
     return imagenet.find(folder, split)
 
 
+def joined(lists):
+    return list(itertools.chain.from_iterable(lists))
+
+
 def fingerprints(found):
     """One number an image: they differ, since the images are of noise."""
     return [float(image.astype("float64").sum()) for images, _, weights in found for image, weight in zip(images, weights, strict=True) if weight]
@@ -69,8 +73,8 @@ def test_every_image_once_an_epoch_and_another_order_each_time(layout, request):
     assert len(middle) == found.examples
     labels = [classes.argmax(1).tolist() for _, classes, _ in batches(imagenet.training(found, 2, 32, seed=5), 2 * steps)]
     one, two = labels[:steps], labels[steps:]
-    assert sorted(sum(one, [])) == sorted(sum(two, [])) and one != two
-    counts = np.bincount(sum(one, []))
+    assert sorted(joined(one)) == sorted(joined(two)) and one != two
+    counts = np.bincount(joined(one))
     assert counts.tolist() == [found.examples // 4] * 4 or layout == "shards"
 
 
@@ -114,7 +118,7 @@ def test_every_test_image_is_counted_once(layout, workers, by, request):
     every = sorted(fingerprints(batches(imagenet.validation(found, 5, 32))))
     assert len(set(every)) == found.examples
     parts = [batches(imagenet.validation(found, 4, 32, imagenet.Part(worker, workers, by))) for worker in range(workers)]
-    assert sorted(sum((fingerprints(part) for part in parts), [])) == every
+    assert sorted(joined(fingerprints(part) for part in parts)) == every
     assert len({len(part) for part in parts}) == 1  # or some would wait for the others for ever
 
 
@@ -122,7 +126,7 @@ def test_how_workers_share(shards, folders):
     found = source(shards)
     assert [imagenet.Part(0, workers).of(found) for workers in (1, 2, 3, 4, 5)] == ["records", "files", "records", "files", "records"]
     assert imagenet.Part(0, 2).of(source(folders)) == "records"
-    with pytest.raises(ValueError, match="fewer files than workers.*Received: 4 files for 5 workers"):
+    with pytest.raises(ValueError, match=r"fewer files than workers.*Received: 4 files for 5 workers"):
         imagenet.Part(0, 5, "files").of(found)
     with pytest.raises(ValueError, match="Received: by='shards'"):
         imagenet.Part(by="shards").of(found)
@@ -188,7 +192,7 @@ def test_too_many_damaged_images_stop(tmp_path):
 
 def test_not_deterministic_gives_the_same_images_in_some_order(shards):
     found = source(shards)
-    labels = sum((classes.argmax(1).tolist() for _, classes, _ in batches(imagenet.training(found, 2, 32, deterministic=False), 31)), [])
+    labels = joined(classes.argmax(1).tolist() for _, classes, _ in batches(imagenet.training(found, 2, 32, deterministic=False), 31))
     assert np.bincount(labels).sum() == 62
 
 

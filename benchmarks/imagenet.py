@@ -1,0 +1,131 @@
+"""Images a second of the ImageNet input alone, of raw reading of the same shards, of the training step alone, and of a stock Keras script.
+
+    python benchmarks/imagenet.py --out record.json [--data imagenet2012] [--size 224] [--batch 256] [--model resnet50] [--seconds 10]
+
+The stock script has the same network in its usual order, loss and optimizer, `model.fit`'s own step, and the input that Keras's documentation shows:
+decode the whole image, resize it, crop and flip. The ratios of steps are measured in turns, a few steps of each, so that what else the machine does
+falls on all alike.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_ic import distribution, imagenet
+from keras_ic.imagenet.building import compile_for
+
+
+def raw(source):
+    """The bytes of the shards, nothing else."""
+    return tf.data.TFRecordDataset(source.files, num_parallel_reads=tf.data.AUTOTUNE).repeat().batch(64).prefetch(tf.data.AUTOTUNE)
+
+
+def whole_images(source, batch, size):
+    """What one writes first: each image is decoded whole."""
+    image, label, first = source.features
+
+    def load(record):
+        parsed = tf.io.parse_single_example(record, {image: tf.io.FixedLenFeature([], tf.string), label: tf.io.FixedLenFeature([], tf.int64)})
+        pixels = tf.image.resize(tf.io.decode_jpeg(parsed[image], channels=3), [size * 256 // 224] * 2)
+        pixels = tf.image.random_flip_left_right(tf.image.random_crop(pixels, [size, size, 3]))
+        return tf.cast(pixels, tf.uint8), tf.one_hot(parsed[label] - first, len(source.classes)), 1.0
+
+    records = tf.data.TFRecordDataset(source.files).repeat().shuffle(1000)
+    return records.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def images_per_second(dataset, images_a_batch, seconds):
+    iterator = iter(dataset)
+    for _ in range(3):
+        next(iterator)
+    begin, batches = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds:
+        next(iterator)
+        batches += 1
+    return batches * images_a_batch / (time.perf_counter() - begin)
+
+
+def stepper(model, batch, size, classes):
+    """A function that trains some steps on one batch on the device, and gives their times."""
+    model.make_train_function()
+    iterator = iter(imagenet.synthetic(batch, size, classes))
+
+    def steps(count):
+        times = []
+        for _ in range(count):
+            begin = time.perf_counter()
+            float(model.train_function(iterator)["loss"])
+            times.append(time.perf_counter() - begin)
+        return times
+
+    return steps
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--data", default="imagenet2012")
+    parser.add_argument("--model", default="resnet50")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--seconds", type=float, default=10, help="how long each input is timed")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each network's steps")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args(argv)
+    size, batch = arguments.size, arguments.batch
+    source = imagenet.find(arguments.data, "train")
+
+    found = {
+        "raw read": images_per_second(raw(source), 64, arguments.seconds),
+        "input": images_per_second(imagenet.training(source, batch, size), batch, arguments.seconds),
+        "input, any order": images_per_second(imagenet.training(source, batch, size, deterministic=False), batch, arguments.seconds),
+        "whole images": images_per_second(whole_images(source, batch, size), batch, arguments.seconds),
+    }
+    recipe = imagenet.Recipe(model=arguments.model, image_size=size, batch=batch, dtype=arguments.dtype, order="usual", epochs=90)
+    networks = {}
+    for name, changes, prepare in (
+        ("stock Keras, usual", {}, False),
+        ("usual", {}, True),
+        ("IC", {"order": "ic"}, True),
+        ("IC, rate 0", {"order": "ic", "rate": 0.0}, True),
+    ):
+        changed = dataclasses.replace(recipe, **changes)
+        model = imagenet.network(changed, len(source.classes))
+        if prepare:
+            model = distribution.prepare(model)
+        compile_for(model, changed, 5000)
+        model.optimizer.build(model.trainable_variables)
+        networks[name] = stepper(model, batch, size, len(source.classes))
+    times = {name: [] for name in networks}
+    for steps in networks.values():
+        steps(2)  # compiles
+    for _ in range(arguments.rounds):
+        for name, steps in networks.items():
+            times[name] += steps(2)
+    medians = {name: float(np.median(values)) for name, values in times.items()}
+    record = {
+        "configuration": {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items() if name != "out"},
+        "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "gpus": len(tf.config.list_physical_devices("GPU"))},
+        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__},
+        "images_per_second": {name: round(value, 1) for name, value in found.items()},
+        "step_seconds": {name: round(value, 5) for name, value in medians.items()},
+        "step_over_stock": {name: round(value / medians["stock Keras, usual"], 3) for name, value in medians.items()},
+    }
+    text = json.dumps(record, indent=2)
+    print(text)
+    if arguments.out is not None:
+        arguments.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
