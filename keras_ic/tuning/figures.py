@@ -37,7 +37,9 @@ def draw_rates(results: list[dict[str, Any]], path: pathlib.Path) -> None:
             for score in usual:
                 one.axhline(score, color="black", alpha=0.3, linewidth=0.8, label="usual order" if score == usual[0] else None)
             one.set(xlabel=f"mean rate, {part}")
-        axes[0].set(ylabel="accuracy of the validation images, %")
+        low, high = min(min(result["scores"]) for result in results), max(max(result["scores"]) for result in results)
+        edge = 5 * (high - low) + 0.1  # percentage points; the band of few trials goes far beyond
+        axes[0].set(ylabel="accuracy of the validation images, %", ylim=(100 * low - edge, 100 * high + edge))
         axes[0].legend(frameon=False, fontsize=8)
         canvas.savefig(path, dpi=130)
         pyplot.close(canvas)

@@ -115,8 +115,8 @@ class ICHyperModel(_Searched):
 
     Args:
         model_or_builder: A Sequential or Functional model, compiled unless the space's `learning_rate` is None; or a function that returns one, of
-            Keras Tuner's `hp` or of no argument. A model that is given, and not built by a function, starts each trial with new weights or its own as
-            `weights` in `policy` says.
+            Keras Tuner's `hp` or of no argument that it must be given. A model that is given, and not built by a function, starts each trial with
+            new weights or its own as `weights` in `policy` says.
         space: A `SearchSpace`, with the orders `"relu-ic-conv"` and `"usual"` at most. Defaults to `None`: the default one.
         steps: Integer above 0, the steps of a whole training, over which the learning rate decays. Defaults to `None`, for a space whose one
             schedule is `"constant"`.
@@ -175,7 +175,8 @@ class ICHyperModel(_Searched):
     def _given(self, hp) -> keras.Model:
         if isinstance(self.model_or_builder, keras.Model):
             return self.model_or_builder
-        model = self.model_or_builder(*[hp][: len(inspect.signature(self.model_or_builder).parameters)])
+        needs_hp = any(parameter.default is parameter.empty for parameter in inspect.signature(self.model_or_builder).parameters.values())
+        model = self.model_or_builder(hp) if needs_hp else self.model_or_builder()
         if not isinstance(model, keras.Model):
             raise ValueError(f"The function must return a Keras model. Received: {model!r} (of type {type(model).__name__})")
         self._check(model)

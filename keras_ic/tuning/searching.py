@@ -16,7 +16,7 @@ from keras_ic.tuning.oracles import oracle
 from keras_ic.tuning.reporting import report
 from keras_ic.tuning.space import SearchSpace
 from keras_ic.tuning.trial import read_result
-from keras_ic.tuning.workers import Workers, work
+from keras_ic.tuning.workers import LOGS, Workers, work
 from keras_ic.validation import checked_int
 
 
@@ -100,6 +100,8 @@ def search(
     chooser.tell = _teller(what, folder, chooser, verbose)
     if not (folder / best.NAME).exists():
         if found is not None or workers:
+            if workers and verbose:
+                print(f"{workers} worker{'' if workers == 1 else 's'}; what they print is in {folder / LOGS}", flush=True)
             _run_workers(workers, chooser, folder, found[1] if found is not None else "127.0.0.1:0", data_dir)
         else:
             work(chooser, "tuner0", what, folder, data_dir, callbacks)

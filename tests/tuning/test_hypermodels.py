@@ -117,7 +117,7 @@ def test_the_given_model_stays_as_it_is_and_is_a_candidate():
 
 
 def test_functions_that_build_models():
-    assert len(ic_layers(ICHyperModel(dense, CONSTANT).build(parameters()))) == 2
+    assert len(ic_layers(ICHyperModel(dense, CONSTANT).build(parameters()))) == 2  # its argument has a default, and is not `hp`
     built = []
 
     def build(hp):
