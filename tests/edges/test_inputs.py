@@ -164,3 +164,13 @@ def test_the_synchronized_moving_variance_is_never_negative(request):
         found = step(x)
         assert np.all(layer.get_weights()[3] >= 0)
         assert all(np.all(np.isfinite(values.numpy())) for values in strategy.experimental_local_results(found))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="about stock Keras on torch")
+def test_where_stock_batch_normalization_on_torch_loses_its_variance():
+    """What docs/conformance.md says of it, as of Keras 3.15; the sentence goes when this fails."""
+    stock, ours = keras.layers.BatchNormalization(momentum=0.0), keras_ic.IC(0, momentum=0.0)
+    x = CASES["a mean of 1e4 deviations"]
+    found, own = output(stock, x, training=True), output(ours, x, training=True)
+    assert np.any(stock.get_weights()[3] < 0) and np.any(np.isnan(found))
+    assert np.all(ours.get_weights()[3] > 0.5) and np.all(np.isfinite(own))
