@@ -27,8 +27,8 @@ class Entry:
         kind: String: "layer", "network", "rewritten", "folded" or "hypermodel".
         make: Function without arguments that builds the model, under the dtype policy and with the seed of the moment.
         shape: Tuple, the shape of one sample.
-        level: Integer. Those of level 0 are in the plain suite; those of 1 too, but on JAX and for the properties that compile training steps; those of
-            2 are in the complete registry alone.
+        level: Integer. Those of level 0 are in the plain suite; those of 1 too, but on JAX and for the properties that compile training steps;
+            those of 2 are in the complete registry alone.
         settles: Whether a new model gets moving statistics of data, so that its outputs depend on its inputs at every depth.
         takes_ids: Whether the inputs are integers, of which 0 is masked, and not floats.
         builds: Integer, how often it is built when leaks are looked for.
@@ -60,10 +60,10 @@ class Entry:
         return model
 
     def compiled(self, seed=0, **options):
-        """A new model, ready to be trained."""
+        """A new model, ready to be trained, as a graph on TensorFlow and compiled on JAX unless the options say otherwise."""
         model = self.built(seed)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss, **{"jit_compile": False, **options})
+        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss, **{"jit_compile": BACKEND == "jax", **options})
         return model
 
     def samples(self, size, seed=0):
