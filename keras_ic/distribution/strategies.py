@@ -79,7 +79,7 @@ def _of_tensorflow(kind: str, found: Cluster | None, timeout: float, start_timeo
     gpus = tf.config.list_logical_devices("GPU")
     if kind == "mirrored" or (kind == "auto" and len(gpus) > 1):
         devices = gpus or tf.config.list_logical_devices("CPU")
-        # Named, since MirroredStrategy would otherwise read TF_CONFIG. NCCL is for GPUs alone.
+        # Named, since MirroredStrategy would otherwise read TF_CONFIG.
         return tf.distribute.MirroredStrategy([re.sub("^/device:", "", device.name) for device in devices])
     return tf.distribute.get_strategy()
 

@@ -3,11 +3,12 @@
 import difflib
 import inspect
 import random
+import re
 from typing import Any
 
 import keras
 
-from keras_ic import surgery
+from keras_ic import applications, surgery
 from keras_ic.imagenet.recipe import Recipe
 from keras_ic.imagenet.resnet import resnet
 
@@ -87,11 +88,15 @@ def compile_for(model: keras.Model, recipe: Recipe, steps: int) -> None:
 def _usual(name: str, shape, classes: int) -> keras.Model:
     if name in VERSION_1_5:
         return resnet(VERSION_1_5[name], shape, classes)
+    if re.fullmatch(r"resnet\d+", name):  # for images of a few dozen pixels
+        return applications.ResNet(int(name.removeprefix("resnet")), "usual", classes=classes, input_shape=shape, weight_decay=0.0)
     constructors = {key: value for key, value in vars(keras.applications).items() if inspect.isfunction(value)}
     if name not in constructors:
         near = difflib.get_close_matches(name, [*VERSION_1_5, *constructors], 1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise ValueError(f"`model` must be resnet50, resnet101 or a network of keras.applications{hint} Received: model={name!r}")
+        raise ValueError(
+            f"`model` must be resnet50, resnet101, a ResNet for small images (resnet20 ...) or a network of keras.applications{hint} Received: model={name!r}"
+        )
     arguments: dict[str, Any] = {"weights": None, "input_shape": shape, "classes": classes, "classifier_activation": None}
     if "include_preprocessing" in inspect.signature(constructors[name]).parameters:
         arguments["include_preprocessing"] = False  # the pixels come standardized

@@ -119,13 +119,14 @@ def training(
             f"There are fewer images than in one batch of all workers. Received: {source.examples} images, a batch of {batch * part.workers}"
         )
     by_files = part.of(source) == "files"
+    records_of = _reader(tf, source, deterministic)
 
     def epoch(number):
         # Files in a new order; by files, a worker takes its share of that order.
         order = _permutation(tf, len(source.files), seed, number)
         mine = order[part.worker :: part.workers] if by_files else order
         # The files of a worker may hold a few images fewer than the others': then it begins again.
-        records = _records(tf, source, mine, deterministic)
+        records = records_of(mine)
         if source.labels is None:
             records = records.shuffle(shuffled, seed=_seed(tf, seed, number), reshuffle_each_iteration=False)
         places = steps * batch * (1 if by_files else part.workers)
@@ -165,11 +166,9 @@ def validation(source: Source, batch: int, size: int, part: Part | None = None, 
     import tensorflow as tf
 
     part, damages = part or Part(), damages or Damages(source.examples)
-    files = tf.range(len(source.files), dtype=tf.int64)
-    if part.of(source) == "files":
-        mine = _records(tf, source, files[part.worker :: part.workers], True)
-    else:
-        mine = _records(tf, source, files, True).shard(part.workers, part.worker)
+    files, records_of = tf.range(len(source.files), dtype=tf.int64), _reader(tf, source, True)
+    by_files = part.of(source) == "files"
+    mine = records_of(files[part.worker :: part.workers]) if by_files else records_of(files).shard(part.workers, part.worker)
     examples = mine.map(lambda *record: (tf.zeros([2], tf.int64), record))
     decoded = _decoded(tf, examples, lambda key, record: decoding.middle_part(record[0], size), source, size, True, damages)
     nothing = tf.data.Dataset.from_tensors((tf.fill([size, size, 3], GREY), tf.zeros([], tf.int64), tf.zeros([])))
@@ -220,36 +219,38 @@ def _mine(records, part, batch):
     return records.batch(batch).shard(part.workers, part.worker).unbatch()
 
 
-def _records(tf, source, files, deterministic):
-    """`(content, class, name)` of every record of some files; an empty content for each that is lost."""
-    if source.labels is not None:
-        paths, labels = tf.constant(source.files), tf.constant(source.labels, tf.int64)
-        chosen = tf.data.Dataset.from_tensor_slices(files)
-        # The content is read where it is decoded, by as many threads.
-        return chosen.map(lambda index: (tf.constant(b""), tf.gather(labels, index), tf.gather(paths, index)))
+def _reader(tf, source, deterministic):
+    """A function of files, by their places, that gives `(content, class, name)` of each of their records; an empty content for one that is lost."""
+    # Made here, once, lest a million names become a part of every graph that uses them.
     paths, counts = tf.constant(source.files), tf.constant(source.counts, tf.int64)
+    if source.labels is not None:
+        labels = tf.constant(source.labels, tf.int64)
+
+        def single(files):
+            # The content is read where it is decoded, by as many threads.
+            return tf.data.Dataset.from_tensor_slices(files).map(lambda index: (tf.constant(b""), tf.gather(labels, index), tf.gather(paths, index)))
+
+        return single
     image, label, first = source.features
     wanted = {image: tf.io.FixedLenFeature([], tf.string, ""), label: tf.io.FixedLenFeature([], tf.int64, first)}
 
-    def of(index):
+    def shard(index):
         path, count = tf.gather(paths, index), tf.gather(counts, index)
         # Where a shard is damaged TensorFlow's reader gives up the rest of it.
         found = tf.data.TFRecordDataset(path, buffer_size=1 << 20).ignore_errors().concatenate(tf.data.Dataset.from_tensors("").repeat()).take(count)
-
-        def parse(place, record):
-            return record, tf.strings.join([path, tf.strings.as_string(place)], ", record ")
-
-        return found.enumerate().map(parse)
-
-    records = tf.data.Dataset.from_tensor_slices(files).interleave(
-        of, cycle_length=min(READERS, len(source.files)), block_length=1, num_parallel_calls=tf.data.AUTOTUNE, deterministic=deterministic
-    )
+        return found.enumerate().map(lambda place, record: (record, tf.strings.join([path, tf.strings.as_string(place)], ", record ")))
 
     def split(record, name):
         parsed = tf.io.parse_single_example(record, wanted)
         return parsed[image], parsed[label] - first, name
 
-    return records.map(split)
+    def records(files):
+        readers = min(READERS, len(source.files))
+        found = tf.data.Dataset.from_tensor_slices(files)
+        found = found.interleave(shard, cycle_length=readers, block_length=1, num_parallel_calls=tf.data.AUTOTUNE, deterministic=deterministic)
+        return found.map(split)
+
+    return records
 
 
 def _decoded(tf, examples, decode, source, size, deterministic, damages):

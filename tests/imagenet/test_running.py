@@ -79,8 +79,9 @@ def test_two_replicas_equal_one_device(shards, tiny, tmp_path, strategy):
             assert ours[name] == pytest.approx(theirs[name], abs=2e-3)
 
 
-def test_throughput(tiny):
-    result = imagenet.throughput(recipe("none"), one(), steps=4, classes=4)
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_throughput(tiny, dtype):
+    result = imagenet.throughput(recipe("none", dtype=dtype), one(), steps=4, classes=4)
     assert result["images_per_second"] == pytest.approx(8 / result["step_seconds"])
 
 
