@@ -56,7 +56,7 @@ def prepare(model: keras.Model, accumulate: int = 1, jit_compile: bool | str = "
     import keras_ic
     from keras_ic import distribution
 
-    with distribution.strategy("one").scope():
+    with distribution.strategy("one").scope():  # of tf.distribute
         model = keras.Sequential([keras.Input((3,)), keras_ic.IC(), keras.layers.Dense(2)])
         model = distribution.prepare(model, accumulate=2)
         model.compile("sgd", "mse")

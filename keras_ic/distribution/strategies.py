@@ -49,7 +49,7 @@ def strategy(kind: str = "auto", timeout: float = 60.0, start_timeout: float = 6
     import keras
     from keras_ic import distribution
 
-    with distribution.strategy("one").scope():
+    with distribution.strategy("one").scope():  # of tf.distribute
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     ```
     """

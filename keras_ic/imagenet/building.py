@@ -94,9 +94,8 @@ def _usual(name: str, shape, classes: int) -> keras.Model:
     if name not in constructors:
         near = difflib.get_close_matches(name, [*VERSION_1_5, *constructors], 1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise ValueError(
-            f"`model` must be resnet50, resnet101, a ResNet for small images (resnet20 ...) or a network of keras.applications{hint} Received: model={name!r}"
-        )
+        choices = "resnet50, resnet101, a ResNet for small images (resnet20 ...) or a network of keras.applications"
+        raise ValueError(f"`model` must be {choices}{hint} Received: model={name!r}")
     arguments: dict[str, Any] = {"weights": None, "input_shape": shape, "classes": classes, "classifier_activation": None}
     if "include_preprocessing" in inspect.signature(constructors[name]).parameters:
         arguments["include_preprocessing"] = False  # the pixels come standardized

@@ -26,8 +26,8 @@ class Recipe:
     Args:
         data: The name of a set of tensorflow-datasets, as `"imagenet2012"`, or the path of a folder; see `keras_ic.imagenet.find`. Defaults to
             `"imagenet2012"`.
-        model: `"resnet50"` or `"resnet101"` (version 1.5); `"resnet20"` and its like, `keras_ic.applications.ResNet` for small images; or a network of
-            `keras.applications`, such as `"MobileNetV2"`. Defaults to `"resnet50"`.
+        model: `"resnet50"` or `"resnet101"` (version 1.5); `"resnet20"` and its like, `keras_ic.applications.ResNet` for small images; or a network
+            of `keras.applications`, such as `"MobileNetV2"`. Defaults to `"resnet50"`.
         order: `"usual"`, or `"relu-ic-conv"`, also called `"ic"`: its form with IC layers, by `keras_ic.rewrite`. Defaults to `"ic"`.
         rate: Float in `[0, 1)`, the IC layers' probability to drop a value. Defaults to `0.05`.
         seed: Integer in `[0, 2**19)`. Defaults to `0`.
