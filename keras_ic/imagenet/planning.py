@@ -12,7 +12,8 @@ from keras_ic.imagenet.running import throughput
 from keras_ic.imagenet.sources import find
 
 GIB = 2**30
-MEASURED = 3  # steps, after one that compiles
+MEASURED = 3  # steps, after those that compile
+ON_CPU = 8  # images, lest a plan takes minutes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,7 @@ class TrainingPlan:
             and `input`.
         exchanged: Integer, bytes of gradients and moving statistics that each replica gives into the all-reduces of a step.
         step_seconds: Float, a replica's step as measured here; None if it was not.
+        measured: Integer, the images of the measured step: `share` on a GPU or TPU, on a CPU at most 8, whose time is then scaled; 0 if it was not.
         hours: Float, the expected time of all epochs without tests and exchanges; None likewise.
     """
 
@@ -44,13 +46,17 @@ class TrainingPlan:
     memory: dict[str, int]
     exchanged: int
     step_seconds: float | None = None
+    measured: int = 0
     hours: float | None = None
 
     def __str__(self):
         recipe, memory = self.recipe, self.memory
         time = "not measured"
         if self.hours is not None and self.step_seconds is not None:
-            time = f"{self.hours:.2g} h: {self.step_seconds:.3g} s a step on a device like this one, without exchanges and tests"
+            time = (
+                f"{self.hours:.2g} h: {self.step_seconds:.3g} s a step on a device like this one (timed with {self.measured} images), "
+                "without exchanges and tests"
+            )
         rows = {
             "images": f"{self.images['train']:,} to train with, {self.images['validation']:,} to test with, {self.classes:,} classes",
             "network": f"{recipe.model}, {recipe.order}" + (f", rate {recipe.rate:g}" if recipe.rate else "") + f", {self.parameters:,} parameters",
@@ -103,11 +109,15 @@ def plan(recipe: Recipe, replicas: int = 1, data_dir: Any = None, measure: bool 
         "activations": values * width * (share // recipe.accumulate),
         "input": 3 * share * recipe.image_size**2 * 3,  # two batches ahead
     }
-    seconds = None
+    seconds, measured = None, 0
     if measure:
-        alone = dataclasses.replace(recipe, batch=share)
-        seconds = throughput(alone, distribution.strategy("one"), MEASURED, classes=classes)["step_seconds"]
+        import tensorflow as tf
+
+        accelerated = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU")
+        measured = share if accelerated else min(share, ON_CPU)
+        alone = dataclasses.replace(recipe, batch=measured, accumulate=recipe.accumulate if accelerated else 1)
+        seconds = throughput(alone, distribution.strategy("one"), MEASURED, classes=classes)["step_seconds"] * share / measured
     hours = None if seconds is None else seconds * steps * recipe.epochs / 3600
     images = {split: source.examples for split, source in sources.items()}
     exchanged = 4 * (trainable + moving)
-    return TrainingPlan(recipe, replicas, share, images, classes, steps, trainable, memory, exchanged, seconds, hours)
+    return TrainingPlan(recipe, replicas, share, images, classes, steps, trainable, memory, exchanged, seconds, measured, hours)
