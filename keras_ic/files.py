@@ -10,6 +10,8 @@ import zipfile
 import keras
 import numpy as np
 
+from keras_ic.layer import IndependentComponent
+
 CONFIG = "config.json"
 RANDOM_STATES = "keras_ic_random_states.json"
 WEIGHTS = {"model.weights.h5", "model.weights.npz"}
@@ -171,7 +173,15 @@ def restore(model, path):
 
 
 def _random_states(model):
-    """The places in the random streams of all layers, in the order of the model's variables."""
+    """The places in the random streams of stock layers, in the order of the model's variables.
+
+    An IC layer keeps its own with its weights; and one whose rate has come to 0 has none once it is loaded.
+    """
+    own = {id(variable) for layer in model._flatten_layers() if isinstance(layer, IndependentComponent) for variable in layer.variables}
+    return [variable for variable in _all_random_states(model) if id(variable) not in own]
+
+
+def _all_random_states(model):
     weights = {id(weight) for weight in model.weights}
     return [variable for variable in model.variables if id(variable) not in weights and variable.name == "seed_generator_state"]
 
@@ -188,6 +198,8 @@ def _saved_random_states(model, path):
         raise ValueError(f"The random states in this file are damaged ({error}); take another copy. Received: {str(path)!r}") from None
     if not states:
         return []
+    if len(states) == len(_all_random_states(model)):  # a file from when those of IC layers were among them
+        variables = _all_random_states(model)
     if len(states) != len(variables):
         raise ValueError(f"The file is of a model with {len(states)} random streams, not {len(variables)}; take its own. Received: {str(path)!r}")
     for variable, state in zip(variables, states, strict=True):

@@ -167,6 +167,20 @@ def test_random_states_of_stock_layers_and_what_is_excluded_from_decay_go_on_too
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(two))
 
 
+def test_an_ic_layer_whose_rate_has_come_to_0_has_no_stream_any_more(tmp_path):
+    """As after annealing, and the first of rates that rise from 0."""
+    layers = [keras.layers.Dense(8), keras_ic.IC(0.1, seed=1), keras.layers.Dropout(0.2, seed=2), keras_ic.IC(0.1, seed=3), keras.layers.Dense(3)]
+    saved = keras.Sequential([keras.Input((4,)), *layers])
+    x = np.ones((2, 4), "float32")
+    saved(x, training=True)
+    layers[1].rate = 0.0
+    save_model(saved, tmp_path / "model.keras")
+    loaded = load_model(tmp_path / "model.keras")
+    assert [layer.rate for layer in loaded.layers if isinstance(layer, keras_ic.IC)] == [0.0, 0.1]
+    one, two = (keras.ops.convert_to_numpy(keras.ops.stop_gradient(each(x, training=True))) for each in (saved, loaded))
+    np.testing.assert_array_equal(one, two)  # the masks of the Dropout and of the other go on
+
+
 def test_files_of_keras_itself_and_for_keras_itself(tmp_path):
     model = with_stock_dropout()
     model.save(tmp_path / "stock.keras")
