@@ -17,7 +17,7 @@ LEVEL = 0.05  # of p, below which a difference counts
 
 
 def report(folder: Any) -> list[dict[str, Any]]:
-    """Writes `table.md`, `rates.png` and `coordinates.png` of a search, into its folder.
+    """Writes `table.md`, `coordinates.png` and, where there are IC layers, `rates.png` of a search, into its folder.
 
     The table has a row for each trial, the best first. With several seeds, each trial is compared with the best by a t-test whose spread is that of
     the seeds of all trials together (Fisher's least significant difference, 1935), since few seeds of a trial say little of its own. Those that are
@@ -70,8 +70,9 @@ def report(folder: Any) -> list[dict[str, Any]]:
         new.write_text("\n".join(text), encoding="utf-8")
     needed("matplotlib", "matplotlib", "tune").use("Agg")
     ended = [result for result in results if result["status"] != "FAILED"]
-    for name, draw in ((RATES, draw_rates), (COORDINATES, draw_coordinates)):
-        if ended:
+    with_rates = any(result["configuration"]["order"] != "usual" for result in ended)
+    for name, draw, is_wanted in ((RATES, draw_rates, with_rates), (COORDINATES, draw_coordinates, ended)):
+        if is_wanted:
             with files.replacing(folder / name) as new:
                 draw(ended, new)
     return results

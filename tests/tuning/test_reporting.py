@@ -67,6 +67,7 @@ def test_stopped_and_failed_trials_are_in_the_table_and_not_the_best(tmp_path):
     description.claim(tmp_path / "failed", description.read(tmp_path))
     (tmp_path / "failed" / "trials.jsonl").write_text(json.dumps(failed) + "\n")
     report(tmp_path / "failed")
+    assert not (tmp_path / "failed" / "rates.png").exists()
     assert "No trial came to its end." in (tmp_path / "failed" / "table.md").read_text()
 
 
