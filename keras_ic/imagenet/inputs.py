@@ -15,6 +15,7 @@ from keras_ic.imagenet.sources import Source
 LOG = logging.getLogger("keras_ic.imagenet")
 READERS = 16  # shards that are read at the same time
 SHUFFLED = 16384  # records among which the next is drawn; their bytes are in memory
+TOGETHER = 16  # images that a thread decodes at a time
 LEAST_DAMAGED, SHARE_DAMAGED = 20, 0.001
 
 
@@ -254,26 +255,35 @@ def _reader(tf, source, deterministic):
 
 
 def _decoded(tf, examples, decode, source, size, deterministic, damages):
-    """`(image, class, weight)` of every example; grey and of weight 0 if it cannot be decoded."""
+    """`(image, class, weight)` of every example; grey and of weight 0 if it cannot be decoded.
 
-    def attempt(key, record):
-        content, label, name = record
+    TensorFlow can pass over an error in a dataset, but not say where it was. So some examples make a small dataset of their own: if one of them
+    fails, it comes out empty, and they are tried once more, one by one.
+    """
 
-        def good(key, content, label, name):
-            content = tf.io.read_file(name) if source.labels is not None else content
-            image = tf.ensure_shape(decode(key, (content, label, name)), [size, size, 3])
-            return image, label, tf.ones([])
+    def good(key, content, label, name):
+        content = tf.io.read_file(name) if source.labels is not None else content
+        image = tf.ensure_shape(decode(key, (content, label, name)), [size, size, 3])
+        return image, label, tf.ones([])
 
-        def bad(name):
-            noted = tf.numpy_function(damages.note, [name], tf.bool, stateful=True)
-            with tf.control_dependencies([noted]):
-                return tf.fill([size, size, 3], GREY), tf.identity(label), tf.zeros([])
+    def bad(key, content, label, name):
+        noted = tf.numpy_function(damages.note, [name], tf.bool, stateful=True)
+        with tf.control_dependencies([noted]):
+            return tf.fill([size, size, 3], GREY), tf.identity(label), tf.zeros([])
 
-        one = tf.data.Dataset.from_tensors((key, content, label, name)).map(good).ignore_errors()
-        return one.concatenate(tf.data.Dataset.from_tensors(name).map(bad)).take(1)
+    def one(*example):
+        example = tf.data.Dataset.from_tensors(example)
+        return example.map(good).ignore_errors().concatenate(example.map(bad)).take(1)
+
+    def some(key, record):
+        together = tf.data.Dataset.from_tensor_slices((key, *record))
+        count = tf.shape(key, out_type=tf.int64)[0]
+        fast = together.map(good).batch(count, drop_remainder=True).ignore_errors()
+        return fast.concatenate(together.flat_map(one).batch(count, drop_remainder=True)).take(1)
 
     workers = max(2 * (os.cpu_count() or 1), 4)
-    return examples.interleave(attempt, cycle_length=workers, block_length=1, num_parallel_calls=workers, deterministic=deterministic)
+    found = examples.batch(TOGETHER).interleave(some, workers, 1, num_parallel_calls=workers, deterministic=deterministic)
+    return found.unbatch()
 
 
 def _batches(tf, examples, batch, classes):
