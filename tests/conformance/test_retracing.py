@@ -16,10 +16,10 @@ def test_retracing(entry):
         return compute_loss(*arguments, **options)
 
     model.compute_loss = counted
-    x, y = entry.samples(19)
-    model.fit(x, y, batch_size=2, verbose=0)
+    x, y = entry.samples(29)
+    model.fit(x, y, batch_size=3, verbose=0)
     assert 1 <= len(traces) <= 4
     first = len(traces)
-    model.fit(x, y, batch_size=2, initial_epoch=1, epochs=10, verbose=0)
+    model.fit(x, y, batch_size=3, initial_epoch=1, epochs=10, verbose=0)
     assert int(model.optimizer.iterations) == 100
     assert len(traces) == first
