@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import platform
+import tempfile
 import time
 from pathlib import Path
 
@@ -42,6 +43,21 @@ def whole_images(source, batch, size):
 
     records = tf.data.TFRecordDataset(source.files).repeat().shuffle(1000)
     return records.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def enlarged(source, side, folder):
+    """A shard of 200 images of the set, each with `side` pixels on its longer side, as ImageNet's own have about 500."""
+    image, _, _ = source.features
+    path = str(Path(folder, "train-00000-of-00001"))
+    with tf.io.TFRecordWriter(path) as writer:
+        for record in tf.data.TFRecordDataset(source.files).take(200):
+            example = tf.train.Example.FromString(record.numpy())
+            pixels = tf.io.decode_jpeg(example.features.feature[image].bytes_list.value[0], channels=3)
+            pixels = tf.image.resize(pixels, [side * 3 // 4, side], "bicubic")
+            pixels = tf.cast(tf.clip_by_value(pixels, 0, 255), tf.uint8)
+            example.features.feature[image].bytes_list.value[0] = tf.io.encode_jpeg(pixels, quality=95).numpy()
+            writer.write(example.SerializeToString())
+    return dataclasses.replace(source, files=[path], counts=[200])
 
 
 def taker(dataset, images_a_batch):
@@ -75,6 +91,39 @@ def stepper(model, batch, size, classes):
     return steps
 
 
+def step_times(arguments, classes):
+    """Medians of a step of the usual and the IC network, and of the usual one in stock Keras."""
+    recipe = imagenet.Recipe(model=arguments.model, image_size=arguments.size, batch=arguments.batch, dtype=arguments.dtype, order="usual")
+    variants = {
+        "stock Keras, usual": ({}, False),
+        "usual": ({}, True),
+        "IC": ({"order": "ic"}, True),
+        "IC, rate 0": ({"order": "ic", "rate": 0.0}, True),
+    }
+    networks = {}
+    for name, (changes, prepare) in variants.items():
+        changed = dataclasses.replace(recipe, **changes)
+        model = imagenet.network(changed, classes)
+        if prepare:
+            model = distribution.prepare(model)
+        compile_for(model, changed, 5000)
+        model.optimizer.build(model.trainable_variables)
+        networks[name] = stepper(model, arguments.batch, arguments.size, classes)
+    times = {name: [] for name in networks}
+    for steps in networks.values():
+        steps(2)  # compiles
+    for _ in range(arguments.rounds):
+        for name, steps in networks.items():
+            times[name] += steps(2)
+    medians = {name: np.median(values, axis=0) for name, values in times.items()}
+    stock = medians["stock Keras, usual"]
+    return {
+        "step_seconds": {name: round(float(value[0]), 4) for name, value in medians.items()},
+        "step_over_stock": {name: round(float(value[0] / stock[0]), 3) for name, value in medians.items()},
+        "step_processor_over_stock": {name: round(float(value[1] / stock[1]), 3) for name, value in medians.items()},
+    }
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--data", default="imagenet2012")
@@ -84,10 +133,14 @@ def main(argv=None):
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--seconds", type=float, default=10, help="how long each input is timed")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each")
+    parser.add_argument("--enlarge", type=int, help="time the input with images that are enlarged to so many pixels, and no steps")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args(argv)
     size, batch = arguments.size, arguments.batch
     source = imagenet.find(arguments.data, "train")
+    folder = tempfile.TemporaryDirectory()
+    if arguments.enlarge:
+        source = enlarged(source, arguments.enlarge, folder.name)
 
     inputs = {
         "raw read": taker(raw(source), 64),
@@ -100,39 +153,15 @@ def main(argv=None):
         for name, take in inputs.items():
             taken[name] += take(arguments.seconds / arguments.rounds)
     del inputs  # their threads would go on reading ahead
-    recipe = imagenet.Recipe(model=arguments.model, image_size=size, batch=batch, dtype=arguments.dtype, order="usual", epochs=90)
-    networks = {}
-    for name, changes, prepare in (
-        ("stock Keras, usual", {}, False),
-        ("usual", {}, True),
-        ("IC", {"order": "ic"}, True),
-        ("IC, rate 0", {"order": "ic", "rate": 0.0}, True),
-    ):
-        changed = dataclasses.replace(recipe, **changes)
-        model = imagenet.network(changed, len(source.classes))
-        if prepare:
-            model = distribution.prepare(model)
-        compile_for(model, changed, 5000)
-        model.optimizer.build(model.trainable_variables)
-        networks[name] = stepper(model, batch, size, len(source.classes))
-    times = {name: [] for name in networks}
-    for steps in networks.values():
-        steps(2)  # compiles
-    for _ in range(arguments.rounds):
-        for name, steps in networks.items():
-            times[name] += steps(2)
-    medians = {name: np.median(values, axis=0) for name, values in times.items()}
-    stock = medians["stock Keras, usual"]
     record = {
         "configuration": {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items() if name != "out"},
         "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "gpus": len(tf.config.list_physical_devices("GPU"))},
         "versions": {"keras": keras.__version__, "tensorflow": tf.__version__},
         "images_per_second": {name: round(images / seconds, 1) for name, (images, seconds, _) in taken.items()},
         "images_per_processor_second": {name: round(images / processor, 1) for name, (images, _, processor) in taken.items()},
-        "step_seconds": {name: round(float(value[0]), 4) for name, value in medians.items()},
-        "step_over_stock": {name: round(float(value[0] / stock[0]), 3) for name, value in medians.items()},
-        "step_processor_over_stock": {name: round(float(value[1] / stock[1]), 3) for name, value in medians.items()},
+        **({} if arguments.enlarge else step_times(arguments, len(source.classes))),
     }
+    folder.cleanup()
     text = json.dumps(record, indent=2)
     print(text)
     if arguments.out is not None:

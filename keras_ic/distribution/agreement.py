@@ -38,7 +38,8 @@ def from_chief(strategy: Any, values: list[np.ndarray]) -> list[np.ndarray]:
     for kind in sorted(set(kinds)):
         places = [place for place, value in enumerate(kinds) if value == kind]
         packed = np.concatenate([values[place].astype(kind).ravel() for place in places])
-        received = strategy.experimental_local_results(_exchange(strategy, kind)(tf.constant(packed)))[0].numpy()
+        with strategy.scope():  # always, since TensorFlow would trace it anew for another context
+            received = strategy.experimental_local_results(_exchange(strategy, kind)(tf.constant(packed)))[0].numpy()
         ends = np.cumsum([values[place].size for place in places])
         for place, part in zip(places, np.split(received, ends[:-1]), strict=True):
             arrived[place] = part.reshape(values[place].shape).astype(values[place].dtype)

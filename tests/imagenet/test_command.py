@@ -58,7 +58,7 @@ def test_data_that_are_not_there(tmp_path, capsys, monkeypatch):
 def test_two_workers_stopped_by_a_signal_and_resumed(shards, start, tmp_path):  # noqa: F811
     """They share the shards by files; then the run goes on to the end, and both workers have come to the same record."""
     program = ["-W", "ignore", "-m", "tests.imagenet.tiny", *arguments(shards, tmp_path / "run", "--backup-steps", 2, "--peer-timeout", 10)]
-    job = start([*program, "--epochs", "40"])
+    job = start([*program, "--epochs", "12"])
     record = tmp_path / "run" / "record.jsonl"
     end = time.monotonic() + 200
     while not record.exists() or len(record.read_text().splitlines()) < 3:
@@ -68,10 +68,10 @@ def test_two_workers_stopped_by_a_signal_and_resumed(shards, start, tmp_path):  
     assert job.wait() == [75, 75], job.text(0) + job.text(1)
     assert job.text(0).splitlines()[-1] == "keras-ic train: stopped; the same command goes on at this step"
     before = record.read_text().splitlines()
-    job = start([*program, "--epochs", "40"])
+    job = start([*program, "--epochs", "12"])
     assert job.wait() == [0, 0], job.text(0) + job.text(1)
     after = record.read_text().splitlines()
-    assert len(after) == 41 and after[: len(before) - 1] == before[:-1]
-    assert json.loads(after[0])["workers"] == 2 and json.loads(after[-1])["val_accuracy"] > 0.8
+    assert len(after) == 13 and after[: len(before) - 1] == before[:-1]
+    assert json.loads(after[0])["workers"] == 2 and json.loads(after[-1])["val_accuracy"] > 0.6
     assert "top-1" in job.text(0) and "Epoch" not in job.text(1) and "top-1" not in job.text(1)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["model.keras", "record.jsonl"]
