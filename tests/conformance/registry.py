@@ -78,6 +78,17 @@ def ics(model):
     return [layer for layer in model._flatten_layers() if isinstance(layer, keras_ic.IC)]
 
 
+def with_policy(model, policy):
+    """The same layers with the same weights under another dtype policy. (What a folded network is made of depends on its weights.)"""
+
+    def changed(layer):
+        return layer.__class__.from_config({**layer.get_config(), "dtype": policy})
+
+    other = keras.models.clone_model(model, clone_function=changed)
+    other.set_weights(model.get_weights())
+    return other
+
+
 def _around(shape, configuration):
     """A network of one IC layer with this configuration, between two weight layers."""
     stack = [keras.Input(shape), layers.Dense(shape[-1], "tanh"), keras_ic.IC(**configuration), layers.Flatten(), layers.Dense(CLASSES)]

@@ -8,7 +8,7 @@ from keras import ops
 from keras_ic import kernels
 from keras_ic.kernels import reference
 from tests.autodiff import HAS_FLOAT64, run
-from tests.conformance.registry import ics
+from tests.conformance.registry import ics, with_policy
 
 STEP = 1e-6
 
@@ -32,11 +32,12 @@ def loss_of(model, x, y):
 
 
 def test_gradients(entry, monkeypatch):
+    x, y = entry.samples(8)
+    model = entry.built()
     if HAS_FLOAT64:
         keras.config.set_dtype_policy("float64")
         keras.config.set_floatx("float64")
-    x, y = entry.samples(8)
-    model = entry.built()
+        model = with_policy(model, "float64")
     x = x if entry.takes_ids else ops.cast(x, keras.config.floatx())
     loss, values = loss_of(model, x, y)
     one = np.ones((), keras.config.floatx())

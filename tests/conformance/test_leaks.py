@@ -11,11 +11,11 @@ def test_leaks(entry, request):
     builds = entry.builds if complete else max(4, entry.builds // 20)
     keras.utils.set_random_seed(0)
     request.addfinalizer(gc.unfreeze)
-    models: list = []
+    models: weakref.WeakSet = weakref.WeakSet()
 
     def objects_after(times):
         for _ in range(times):
-            models.append(weakref.ref(entry.make()))
+            models.add(entry.make())
         keras.utils.clear_session(free_memory=False)
         gc.collect()
         return len(gc.get_objects())
@@ -24,5 +24,5 @@ def test_leaks(entry, request):
     gc.freeze()  # what others have left is not looked at
     before = objects_after(2)
     grown = objects_after(builds) - before
-    assert not any(model() for model in models)
+    assert not models
     assert grown < max(100, builds)  # less than an object a build, where a build makes hundreds

@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from tests.autodiff import HAS_FLOAT64, to_numpy
+from tests.conformance.registry import with_policy
 
 # How far, as a share of the largest output, a whole network may be from itself in float32.
 TOLERANCE = {"float64": 1e-3, "float16": 0.1, "bfloat16": 0.5, "mixed_float16": 0.1, "mixed_bfloat16": 0.5}
@@ -19,15 +20,9 @@ def test_precision(entry, policy):
     given = entry.built()
     expected = to_numpy(ops.stop_gradient(given(x, training=False)))
     keras.config.set_dtype_policy(policy)
-
-    def with_policy(layer):
-        return layer.__class__.from_config({**layer.get_config(), "dtype": policy})
-
-    # Of the same layers: what a folded network is made of depends on its weights.
-    model = keras.models.clone_model(given, clone_function=with_policy)
+    model = with_policy(given, policy)
     compute, variable = (getattr(keras.DTypePolicy(policy), name) for name in ("compute_dtype", "variable_dtype"))
     assert {keras.backend.standardize_dtype(weight.dtype) for weight in model.weights} == {variable}
-    model.set_weights(given.get_weights())
     x = x if entry.takes_ids else ops.cast(x, compute)
     for training in (False, True):
         outputs = ops.stop_gradient(model(x, training=training))

@@ -1,6 +1,6 @@
 """`predict` from eight threads at once gives each what it gives one alone.
 
-On JAX, `predict` takes a model's weights away while it runs (Keras 3.15, every model), so that another thread finds none; there, threads call the model.
+On JAX, `predict` takes the weights of any model away while it runs (Keras 3.15), so that another thread finds none; there, threads call the model.
 """
 
 import threading
