@@ -50,7 +50,7 @@ def lines(folder):
     return found
 
 
-@pytest.mark.parametrize("tuner", ["bayesian", "hyperband", "grid", "optuna"])
+@pytest.mark.parametrize("tuner", ["bayesian", "grid", "optuna"])  # random and Hyperband are below
 def test_each_tuner(tmp_path, tuner):
     if tuner == "optuna":
         pytest.importorskip("optuna", reason="needs optuna")
@@ -179,19 +179,19 @@ def test_the_test_set_is_read_once_at_the_end(tmp_path, monkeypatch):
 
 
 def test_the_number_of_trials_may_be_changed_until_the_end(tmp_path, monkeypatch):
-    found = searched(tmp_path / "through", trials=3, epochs=1)
+    found = searched(tmp_path / "through", trials=2, epochs=1)
     with monkeypatch.context() as patch:
         patch.setattr(best, "conclude", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             searched(tmp_path / "longer", trials=1, epochs=1)
-    searched(tmp_path / "longer", trials=3, epochs=1)
+    searched(tmp_path / "longer", trials=2, epochs=1)
     assert lines(tmp_path / "longer") == lines(tmp_path / "through")
-    with pytest.raises(ValueError, match=r"This folder holds another search \(trials 3 there, 4 here\)"):
-        searched(tmp_path / "longer", trials=4, epochs=1)
+    with pytest.raises(ValueError, match=r"This folder holds another search \(trials 2 there, 3 here\)"):
+        searched(tmp_path / "longer", trials=3, epochs=1)
     # Only the best keeps its model.
     for folder in (tmp_path / "through", tmp_path / "longer"):
         assert [path.parts[-3] for path in folder.glob("trials/*/seed*/*.keras")] == [found["trial"]]
-        assert len(list(folder.glob("trials/*/seed0/record.jsonl"))) == 3
+        assert len(list(folder.glob("trials/*/seed0/record.jsonl"))) == 2
 
 
 def test_the_command_of_the_best_gives_its_configuration(tmp_path, capsys):
@@ -235,7 +235,7 @@ def test_other_folders_are_refused_and_stay_as_they_are(tmp_path):
     before = (folder / "search.json").read_bytes()
     for values, message in (
         ({"epochs": 5}, r"This folder holds another search \(epochs 2 there, 5 here\); .* Received: '.*search'"),
-        ({"epochs": 5, "trials": 3}, r"\(trials 2 there, 3 here, epochs 2 there, 5 here\)"),
+        ({"epochs": 5, "trials": 3}, r"\(epochs 2 there, 5 here, trials 2 there, 3 here\)"),
         ({"space": SearchSpace(rate=0.1, rate_schedules="constant")}, r"rate \[0.0, 0.3\] there, \[0.1, 0.1\] here"),
     ):
         with pytest.raises(ValueError, match=message):
