@@ -8,9 +8,12 @@ import numpy as np
 
 
 def number_of_workers(strategy: Any) -> int:
-    """The processes of a tf.distribute strategy."""
-    resolver = strategy.cluster_resolver
-    spec = resolver.cluster_spec().as_dict() if resolver is not None and hasattr(resolver, "cluster_spec") else {}
+    """The processes of a tf.distribute strategy. (The hosts of a TPU are none: one process drives them all.)"""
+    import tensorflow as tf
+
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return 1
+    spec = strategy.cluster_resolver.cluster_spec().as_dict()
     return max(sum(len(spec.get(job, ())) for job in ("chief", "worker")), 1)
 
 

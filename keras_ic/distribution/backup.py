@@ -96,10 +96,12 @@ class Backup(keras.callbacks.Callback):
         """Saves, and stops if the workers have agreed to."""
         if self._skipped:
             return
-        stop = self.model.distribution.stop_agreed
+        state = self.model.distribution
+        stop = state.stop_agreed
         if stop or (self.every and (batch + 1) % self.every == 0 and batch + 1 < self.params["steps"]):
             self._save(self._epoch, batch + 1)
         if stop:
+            state.stop_wanted = False  # done
             raise KeyboardInterrupt
 
     def on_epoch_end(self, epoch, logs=None):

@@ -111,6 +111,7 @@ class _Prepared:
         """As `keras.Model.fit`."""
         callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [] if callbacks is None else [callbacks]
         callbacks = [*self._of_this_worker(callbacks), _Alike()]
+        self._stops = None
         with peers_needed(self.workers):
             return type(self.model).fit(self.model, *args, callbacks=callbacks, verbose=self._shown(verbose), **kwargs)
 

@@ -272,8 +272,8 @@ def _decoded(tf, examples, decode, source, size, deterministic, damages):
             return tf.fill([size, size, 3], GREY), tf.identity(label), tf.zeros([])
 
     def one(*example):
-        example = tf.data.Dataset.from_tensors(example)
-        return example.map(good).ignore_errors().concatenate(example.map(bad)).take(1)
+        alone = tf.data.Dataset.from_tensors(example)
+        return alone.map(good).ignore_errors().concatenate(alone.map(bad)).take(1)
 
     def some(key, record):
         together = tf.data.Dataset.from_tensor_slices((key, *record))

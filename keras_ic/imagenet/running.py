@@ -92,9 +92,9 @@ def run(
     if steps == 0:
         raise ValueError(f"There are fewer images than in one batch. Received: {sources['train'].examples} images, batch={recipe.batch}")
     folder = pathlib.Path(out)
-    before = _lines(folder, recipe) if setting.is_chief else []
-    if (folder / FINAL).exists() and setting.is_chief and len(before) == recipe.epochs:
-        return before
+    before = _agreed_lines(folder, recipe, setting)
+    if before is None:
+        return _lines(folder, recipe) if setting.is_chief else []
     model = prepared(recipe, strategy, classes, steps, jit_compile)
     backup = distribution.Backup(folder / BACKUP, backup_steps)
     epoch, step = (int(value) for value in from_chief(strategy, [np.array(backup.place() if setting.is_chief else (0, 0))])[0])
@@ -242,6 +242,22 @@ def _classes(sources: dict[str, Source]) -> int:
         odd = sorted(set(train) ^ set(test))
         raise ValueError(f"The two splits must have the same classes. Received: {len(train)} and {len(test)}, {', '.join(odd[:3])} in one alone")
     return len(train)
+
+
+def _agreed_lines(folder: pathlib.Path, recipe: Recipe, setting: _Setting) -> list[dict[str, Any]] | None:
+    """The chief's epochs so far, no lines on other workers; None on all if the run is finished, and an error on all if it is another one's folder."""
+    lines: list[dict[str, Any]] = []
+    problem, finished = None, False
+    if setting.is_chief:
+        try:
+            lines = _lines(folder, recipe)
+            finished = (folder / FINAL).exists() and len(lines) == recipe.epochs
+        except ValueError as error:
+            problem = error
+    refused, done = (bool(value) for value in from_chief(setting.strategy, [np.array([problem is not None, finished])])[0])
+    if refused:
+        raise problem or ValueError(f"The chief cannot use its folder; see its message. Received: {str(folder)!r}")
+    return None if done else lines
 
 
 def _lines(folder: pathlib.Path, recipe: Recipe) -> list[dict[str, Any]]:

@@ -75,3 +75,6 @@ def test_two_workers_stopped_by_a_signal_and_resumed(shards, start, tmp_path):  
     assert json.loads(after[0])["workers"] == 2 and json.loads(after[-1])["val_accuracy"] > 0.6
     assert "top-1" in job.text(0) and "Epoch" not in job.text(1) and "top-1" not in job.text(1)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["model.keras", "record.jsonl"]
+    job = start([*program, "--epochs", "12", "--seed", "1"])  # another run: both say so, and end
+    assert job.wait() == [2, 2], job.text(0) + job.text(1)
+    assert "another run (seed 0 there, 1 here)" in job.text(0).splitlines()[-1] and "see its message" in job.text(1).splitlines()[-1]
