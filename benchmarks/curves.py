@@ -1,6 +1,6 @@
 """Draws accuracy and loss by epoch from the record of a training on ImageNet data.
 
-    python benchmarks/curves.py RUN/record.jsonl curves.png
+python benchmarks/curves.py RUN/record.jsonl curves.png
 """
 
 import json

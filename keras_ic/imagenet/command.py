@@ -19,9 +19,7 @@ OWN = ("label_smoothing", "warmup_epochs", "ema", "accumulate")
 
 def add(train: argparse.ArgumentParser, action: type[argparse.Action]) -> None:
     """Adds the arguments that are for these data alone; `action` notes which were given."""
-    group = train.add_argument_group(
-        "ImageNet", "for --data imagenet2012, or a folder that holds train and val"
-    )
+    group = train.add_argument_group("ImageNet", "for --data imagenet2012, or a folder that holds train and val")
     group.add_argument("--recipe", choices=list(RECIPES), default="standard", help="what is not given otherwise (default: %(default)s)")
     group.add_argument(
         "--strategy", choices=distribution.KINDS, default="auto", help="devices and machines (default: what TF_CONFIG, SLURM or the GPUs call for)"
