@@ -173,7 +173,7 @@ def _inputs(name: str, standardize: bool, data_dir: str | None):
 
     if name in data.CLASSES:
         try:
-            (train, _), (test, _) = data.digits() if name == "digits" else getattr(data, name)(data_dir)
+            (train, _), (test, _) = data.load(name, data_dir)
         except ImportError as error:
             raise ValueError(f"{error} Received: --data {name}") from error
         mean, std = data.channel_statistics(train) if standardize else (0, 1)

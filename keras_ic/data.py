@@ -13,9 +13,10 @@ import threading
 import numpy as np
 
 from keras_ic.extras import needed
-from keras_ic.validation import checked_bool, checked_int, checked_real
+from keras_ic.validation import checked_bool, checked_int, checked_real, did_you_mean
 
 CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
+SHAPES = {"digits": (8, 8, 1), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
 PADDING = 4  # pixels on each side, of which the crop takes as many away again
 SECONDS_FOR_AN_ANSWER = 5
 
@@ -122,6 +123,35 @@ def cifar100(data_dir=None):
     Reference: Krizhevsky, 2009, Learning multiple layers of features from tiny images.
     """
     return _from_tfds("cifar100", data_dir)
+
+
+def load(name, data_dir=None):
+    """One of the image sets above, by its name.
+
+    Args:
+        name: `"digits"`, `"cifar10"` or `"cifar100"`.
+        data_dir: Path of the folder of tensorflow-datasets, which the digits do not need. Defaults to `None`, as in `cifar10`.
+
+    Returns:
+        `((x_train, y_train), (x_test, y_test))`, as the function of that name.
+
+    Raises:
+        ValueError: For another name, with the nearest.
+        MissingDataError, ImportError: As the function of that name.
+
+    Example:
+
+    ```python
+    from keras_ic import data
+
+    (x_train, y_train), (x_test, y_test) = data.load("digits")
+    assert x_train.shape[1:] == data.SHAPES["digits"]
+    ```
+    """
+    loaders = {"digits": lambda data_dir: digits(), "cifar10": cifar10, "cifar100": cifar100}
+    if name not in loaders:
+        raise ValueError(f"`name` must be one of {', '.join(map(repr, loaders))}{did_you_mean(name, loaders)} Received: name={name!r}")
+    return loaders[name](data_dir)
 
 
 def channel_statistics(x):

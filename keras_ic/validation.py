@@ -1,8 +1,9 @@
 """Checks of arguments, each ending in one clear error that says what was received."""
 
+import difflib
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -29,3 +30,9 @@ def checked_bool(name: str, value: Any) -> bool:
     if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
         return bool(value)
     raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r} (of type {type(value).__name__})")
+
+
+def did_you_mean(value: Any, choices: Iterable[str]) -> str:
+    """The end of a sentence that names the nearest of the choices, if one is near."""
+    near = difflib.get_close_matches(str(value), list(choices), 1)
+    return f"; did you mean {near[0]!r}?" if near else "."

@@ -64,7 +64,7 @@ class Backup(keras.callbacks.Callback):
                 progress = self._progress()
                 if progress is not None:
                     files.restore(model, self.path)
-            except Exception as error:
+            except Exception as error:  # whatever it is, the workers that wait for the chief have to be told
                 problem = " ".join(str(error).split()) or type(error).__name__
         place = np.array([bool(problem), progress is not None, *((progress["epoch"], progress["step"]) if progress and not problem else (0, 0))])
         failed, found, epoch, step = (int(value) for value in from_chief(state.strategy, [place])[0])

@@ -129,8 +129,11 @@ class _Prepared:
             return
         if model.steps_per_execution != 1:
             raise ValueError(f"A prepared model takes one step at a time. Received: steps_per_execution={model.steps_per_execution}")
-        own = lambda data, stop: (model.train_step(data), None)  # noqa: E731
-        take = self._distributed(own if self.has_own_step else TrainStep(model, self.accumulate, self.jit_compile))
+
+        def own_step(data, stop):
+            return model.train_step(data), None
+
+        take = self._distributed(own_step if self.has_own_step else TrainStep(model, self.accumulate, self.jit_compile))
 
         def function(iterator):
             if self.skip:

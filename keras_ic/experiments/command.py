@@ -94,9 +94,7 @@ def _train(arguments: argparse.Namespace) -> int:
     values["augment"] = False if arguments.no_augment else None
     runs = grid(**values, keep_batch_norm=arguments.keep_batch_norm, recalibrate=arguments.recalibrate)
     for configuration in runs:  # Every name is looked at before anything is trained.
-        network(
-            dataclasses.replace(configuration, seed=0), (32, 32, 3) if configuration.data != "digits" else (8, 8, 1), data.CLASSES[configuration.data]
-        )
+        network(dataclasses.replace(configuration, seed=0), data.SHAPES[configuration.data], data.CLASSES[configuration.data])
     failed = []
     with stopped_by_signals() as stop:
         for configuration in runs:

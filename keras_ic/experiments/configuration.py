@@ -1,12 +1,11 @@
 """What makes two runs the same run."""
 
 import dataclasses
-import difflib
 import itertools
 from collections.abc import Iterable
 from typing import Any
 
-from keras_ic.validation import checked_bool, checked_int, checked_real
+from keras_ic.validation import checked_bool, checked_int, checked_real, did_you_mean
 
 DATA = ("digits", "cifar10", "cifar100")
 ORDERS = ("usual", "relu-ic-conv", "ic-conv-relu", "conv-relu-ic")
@@ -203,6 +202,4 @@ def checked_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     choices = list(choices)
     if isinstance(value, str) and value in choices:
         return value
-    near = difflib.get_close_matches(str(value), choices, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}{hint} Received: {name}={value!r}")
+    raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}{did_you_mean(value, choices)} Received: {name}={value!r}")

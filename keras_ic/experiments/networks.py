@@ -1,6 +1,7 @@
 """The network of a configuration, by its name."""
 
-import difflib
+import contextlib
+import functools
 import inspect
 import random
 import re
@@ -13,6 +14,7 @@ import numpy as np
 from keras_ic import applications, surgery
 from keras_ic.experiments.configuration import Configuration
 from keras_ic.experiments.schedules import ic_layers
+from keras_ic.validation import did_you_mean
 
 FAMILIES: dict[str, Callable] = {"resnet": applications.ResNet, "densenet": applications.DenseNet}
 SINGLE = ("small", "vgg16")
@@ -44,18 +46,11 @@ def network(configuration: Configuration, input_shape: tuple[int, ...], classes:
     """
     size = configuration.image_size
     shape = input_shape if size is None else (size, size, input_shape[-1])
-    # Keras takes the seeds of layers that have none from Python's generator.
-    state, dtype = random.getstate(), keras.config.dtype_policy()
-    random.seed(configuration.seed)
-    keras.config.set_dtype_policy(configuration.dtype)
-    try:
+    with building(configuration.seed, configuration.dtype):
         model = _variant(configuration, _named(configuration, shape, classes))
         if configuration.dtype != "float32":
             logits = keras.layers.Activation("linear", dtype="float32", name="logits")(model.output)
             model = keras.Model(model.input, logits, name=model.name)
-    finally:
-        random.setstate(state)
-        keras.config.set_dtype_policy(dtype)
     if shape != input_shape:
         images = keras.Input(input_shape, name="images_as_they_are")
         model = keras.Model(images, model(keras.layers.Resizing(size, size, name="resized")(images)), name=model.name)
@@ -77,6 +72,38 @@ def rates(configuration: Configuration, layers: int) -> list[float]:
     return [configuration.rate * factors[configuration.rate_depth](depth) for depth in depths]
 
 
+@contextlib.contextmanager
+def building(seed: int, dtype: str):
+    """Has what is built within take its seeds from this one, and this dtype policy."""
+    # Keras takes the seeds of layers that have none from Python's generator.
+    state, before = random.getstate(), keras.config.dtype_policy()
+    random.seed(seed)
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        keras.config.set_dtype_policy(before)
+
+
+def stock_networks() -> dict[str, Callable]:
+    """The networks of `keras.applications` by name."""
+    return {name: value for name, value in vars(keras.applications).items() if inspect.isfunction(value)}
+
+
+def penalized(model: keras.Model, factor: float) -> keras.Model:
+    """A new model like it, whose kernels have an L2 penalty of this factor."""
+
+    def penalize(layer):
+        config = layer.get_config()
+        for name in ("kernel_regularizer", "depthwise_regularizer", "pointwise_regularizer"):
+            if name in config and factor:
+                config[name] = keras.regularizers.L2(factor)
+        return layer.__class__.from_config(config)
+
+    return keras.models.clone_model(model, clone_function=penalize)
+
+
 def _named(configuration: Configuration, shape: tuple[int, ...], classes: int) -> keras.Model:
     name, decay = configuration.model, configuration.weight_decay
     common: dict[str, Any] = {"order": configuration.order, "rate": configuration.rate, "classes": classes, "input_shape": shape}
@@ -86,25 +113,21 @@ def _named(configuration: Configuration, shape: tuple[int, ...], classes: int) -
         return applications.VGG16(**common)
     if family and family[1] in FAMILIES:
         return FAMILIES[family[1]](int(family[2]), **common)
-    constructors = {key: value for key, value in vars(keras.applications).items() if inspect.isfunction(value)}
-    if name not in ("small", *constructors):
-        near = difflib.get_close_matches(name, [*SINGLE, *EXAMPLES, *constructors], 1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
+    stock = stock_networks()
+    if name not in ("small", *stock):
+        hint = did_you_mean(name, [*SINGLE, *EXAMPLES, *stock])
         choices = f"{', '.join(SINGLE + EXAMPLES)} (the families in other depths too) or a network of keras.applications"
         raise ValueError(f"`model` must be one of {choices}{hint} Received: model={name!r}")
     if configuration.order not in ("usual", "relu-ic-conv"):
         raise ValueError(f'{name} comes in the orders "usual" and "ic" alone. Received: order={configuration.order!r} with model={name!r}')
-    if name == "small":
-        usual = _small(shape, classes)
-    else:
-        usual = constructors[name](weights=None, input_shape=shape, classes=classes, classifier_activation=None)
-    usual = keras.models.clone_model(usual, clone_function=lambda layer: _with_decay(layer, decay))
+    build = _small if name == "small" else functools.partial(stock[name], weights=None, classifier_activation=None)
+    usual = penalized(build(input_shape=shape, classes=classes), decay)
     return usual if configuration.order == "usual" else surgery.rewrite(usual, configuration.rate)
 
 
-def _small(shape, classes) -> keras.Model:
+def _small(input_shape, classes) -> keras.Model:
     """Three convolutions and a classifier, for images of a few pixels."""
-    inputs = x = keras.Input(shape, name="images")
+    inputs = x = keras.Input(input_shape, name="images")
     for index, (filters, strides) in enumerate(((16, 1), (32, 2), (32, 1)), 1):
         x = keras.layers.Conv2D(
             filters, 3, strides, padding="same", use_bias=False, kernel_initializer="he_normal", data_format="channels_last", name=f"conv{index}"
@@ -112,14 +135,6 @@ def _small(shape, classes) -> keras.Model:
         x = keras.layers.BatchNormalization(name=f"conv{index}_bn")(x)
         x = keras.layers.ReLU(name=f"conv{index}_relu")(x)
     return keras.Model(inputs, keras.layers.Dense(classes, name="classifier")(keras.layers.Flatten(name="flatten")(x)), name="small")
-
-
-def _with_decay(layer, decay: float):
-    config = layer.get_config()
-    for name in ("kernel_regularizer", "depthwise_regularizer", "pointwise_regularizer"):
-        if name in config and decay:
-            config[name] = keras.regularizers.L2(decay)
-    return layer.__class__.from_config(config)
 
 
 def _variant(configuration: Configuration, model: keras.Model) -> keras.Model:

@@ -130,6 +130,25 @@ def find(paths: Any) -> list[Record]:
     return [read(path) for path in found]
 
 
+def is_begun(folder: pathlib.Path, others: tuple[str, ...]) -> bool:
+    """Whether a folder holds the record of a run; an error if it is no folder, or holds one of the other files of a run without the record."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"The folder of a run must be a folder; choose another. Received: {str(folder)!r}")
+    if (folder / NAME).exists():
+        return True
+    for name in others:
+        if (folder / name).exists():
+            raise ValueError(f"There is a {name} here, but not the record of its run; choose another folder. Received: {str(folder)!r}")
+    return False
+
+
+def check_same(folder: pathlib.Path, was: dict[str, Any], now: dict[str, Any], what: str = "run") -> None:
+    """An error that names the differences, if a folder holds another run than the one that is wanted there now."""
+    differences = [f"{name} {was.get(name)} there, {value} here" for name, value in now.items() if was.get(name) != value]
+    if differences:
+        raise ValueError(f"This folder holds another {what} ({', '.join(differences)}); choose another folder. Received: {str(folder)!r}")
+
+
 def begin(folder: pathlib.Path, head: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
     """Writes the record anew, with the epochs that count."""
     folder.mkdir(parents=True, exist_ok=True)

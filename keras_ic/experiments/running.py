@@ -152,18 +152,10 @@ class _Keep(keras.callbacks.Callback):
 
 def _checked_folder(folder: pathlib.Path, configuration: Configuration) -> Record | None:
     """The record of the run so far, if the folder holds one of this configuration."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"The folder of a run must be a folder; choose another. Received: {str(folder)!r}")
-    if not (folder / records.NAME).exists():
-        for name in (CHECKPOINT, FINAL):
-            if (folder / name).exists():
-                raise ValueError(f"There is a {name} here, but not the record of its run; choose another folder. Received: {str(folder)!r}")
+    if not records.is_begun(folder, (CHECKPOINT, FINAL)):
         return None
     before = records.read(folder)
-    was, now = before.configuration.to_dict(), configuration.to_dict()
-    if was != now:
-        differences = ", ".join(f"{name} {was[name]} there, {now[name]} here" for name in now if was[name] != now[name])
-        raise ValueError(f"This folder holds another run ({differences}); choose another folder. Received: {str(folder)!r}")
+    records.check_same(folder, before.configuration.to_dict(), configuration.to_dict())
     if before.versions != versions() and not before.is_finished:
         warnings.warn(f"This run was begun with other versions, {before.versions}: its numbers may differ from an unbroken run's.", stacklevel=3)
     return before
@@ -171,7 +163,7 @@ def _checked_folder(folder: pathlib.Path, configuration: Configuration) -> Recor
 
 def images(configuration: Configuration, data_dir: Any = None):
     """The images of a run, `((x, y), (x, y))`: those that it is trained on, and those that it is judged on."""
-    (x, y), test = _loaded(getattr(data, configuration.data), *([] if configuration.data == "digits" else [data_dir]))
+    (x, y), test = _loaded(configuration.data, data_dir)
     size = configuration.train_size
     if size is not None and size > len(x):
         raise ValueError(f"`train_size` must be at most {len(x)}, the number of training images. Received: train_size={size}")
@@ -189,9 +181,9 @@ def images(configuration: Configuration, data_dir: Any = None):
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(load, *arguments):
+def _loaded(name, data_dir):
     """The arrays of an image set, kept for the next run of a grid or a search: CIFAR-10 takes seconds to be read."""
-    return load(*arguments)
+    return data.load(name, data_dir)
 
 
 def _head(configuration: Configuration, model: keras.Model, steps: int) -> dict[str, Any]:

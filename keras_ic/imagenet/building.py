@@ -1,21 +1,20 @@
 """The network of a recipe, compiled."""
 
-import difflib
 import inspect
-import random
 import re
 from typing import Any
 
 import keras
 
 from keras_ic import applications, surgery
+from keras_ic.experiments.networks import building, penalized, stock_networks
 from keras_ic.imagenet.recipe import Recipe
 from keras_ic.imagenet.resnet import resnet
+from keras_ic.validation import did_you_mean
 
 # Of the pixels of ImageNet, red, green and blue, from 0 to 255.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 VERSION_1_5 = {"resnet50": 50, "resnet101": 101}
-KERNELS = ("kernel_regularizer", "depthwise_regularizer", "pointwise_regularizer")
 
 
 def network(recipe: Recipe, classes: int) -> keras.Model:
@@ -42,13 +41,8 @@ def network(recipe: Recipe, classes: int) -> keras.Model:
     ```
     """
     shape = (recipe.image_size, recipe.image_size, 3)
-    # Keras takes the seeds of layers that have none from Python's generator.
-    state, dtype = random.getstate(), keras.config.dtype_policy()
-    random.seed(recipe.seed)
-    keras.config.set_dtype_policy(recipe.dtype)
-    try:
-        usual = _usual(recipe.model, shape, classes)
-        usual = keras.models.clone_model(usual, clone_function=lambda layer: _with_penalty(layer, recipe.weight_decay / 2))
+    with building(recipe.seed, recipe.dtype):
+        usual = penalized(_usual(recipe.model, shape, classes), recipe.weight_decay / 2)
         body = usual if recipe.order == "usual" else surgery.rewrite(usual, recipe.rate)
         if recipe.synchronized:
             for layer in body._flatten_layers():
@@ -58,9 +52,6 @@ def network(recipe: Recipe, classes: int) -> keras.Model:
         variance = [deviation**2 for deviation in STD]
         pixels = keras.layers.Normalization(mean=MEAN, variance=variance, dtype="float32", name="standardized")(images)
         logits = keras.layers.Activation("linear", dtype="float32", name="logits")(body(pixels))
-    finally:
-        random.setstate(state)
-        keras.config.set_dtype_policy(dtype)
     return keras.Model(images, logits, name=body.name)
 
 
@@ -90,21 +81,12 @@ def _usual(name: str, shape, classes: int) -> keras.Model:
         return resnet(VERSION_1_5[name], shape, classes)
     if re.fullmatch(r"resnet\d+", name):  # for images of a few dozen pixels
         return applications.ResNet(int(name.removeprefix("resnet")), "usual", classes=classes, input_shape=shape, weight_decay=0.0)
-    constructors = {key: value for key, value in vars(keras.applications).items() if inspect.isfunction(value)}
-    if name not in constructors:
-        near = difflib.get_close_matches(name, [*VERSION_1_5, *constructors], 1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
+    stock = stock_networks()
+    if name not in stock:
+        hint = did_you_mean(name, [*VERSION_1_5, *stock])
         choices = "resnet50, resnet101, a ResNet for small images (resnet20 ...) or a network of keras.applications"
         raise ValueError(f"`model` must be {choices}{hint} Received: model={name!r}")
     arguments: dict[str, Any] = {"weights": None, "input_shape": shape, "classes": classes, "classifier_activation": None}
-    if "include_preprocessing" in inspect.signature(constructors[name]).parameters:
+    if "include_preprocessing" in inspect.signature(stock[name]).parameters:
         arguments["include_preprocessing"] = False  # the pixels come standardized
-    return constructors[name](**arguments)
-
-
-def _with_penalty(layer, factor: float):
-    config = layer.get_config()
-    for name in KERNELS:
-        if name in config and factor:
-            config[name] = keras.regularizers.L2(factor)
-    return layer.__class__.from_config(config)
+    return stock[name](**arguments)

@@ -92,9 +92,7 @@ def plan(recipe: Recipe, replicas: int = 1, data_dir: Any = None, measure: bool 
     """
     sources = {split: find(recipe.data, split, data_dir) for split in ("train", "validation")}
     share, classes = recipe.share(replicas), len(sources["train"].classes)
-    steps = sources["train"].examples // recipe.batch
-    if steps == 0:
-        raise ValueError(f"There are fewer images than in one batch. Received: {sources['train'].examples} images, batch={recipe.batch}")
+    steps = recipe.steps(sources["train"].examples)
     model = network(recipe, classes)
     trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     moving = sum(int(np.prod(weight.shape)) for weight in model.non_trainable_weights)

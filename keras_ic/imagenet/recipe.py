@@ -1,11 +1,10 @@
 """What makes two trainings on ImageNet the same: the data, the network, and how it is trained."""
 
 import dataclasses
-import difflib
 from typing import Any
 
 from keras_ic.experiments.configuration import ALIASES, checked_choice
-from keras_ic.validation import checked_bool, checked_int, checked_real
+from keras_ic.validation import checked_bool, checked_int, checked_real, did_you_mean
 
 BASE_BATCH = 256  # the batch that `learning_rate` is for
 RECIPES: dict[str, dict[str, Any]] = {
@@ -113,6 +112,12 @@ class Recipe:
         """The values as JSON has them."""
         return dataclasses.asdict(self)
 
+    def steps(self, examples: int) -> int:
+        """The steps of an epoch of so many images; an error if there is none."""
+        if examples < self.batch:
+            raise ValueError(f"There are fewer images than in one batch. Received: {examples} images, batch={self.batch}")
+        return examples // self.batch
+
     def share(self, replicas: int) -> int:
         """The images of a replica in a step; an error if they are not the same number for all, or not to be accumulated in equal parts."""
         if self.batch % (replicas * self.accumulate):
@@ -148,11 +153,10 @@ def named(name: str, **changes) -> Recipe:
     """
     checked_choice("recipe", name, RECIPES)
     values = {**RECIPES[name], **changes}
-    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(Recipe)})
+    known = [field.name for field in dataclasses.fields(Recipe)]
+    unknown = sorted(set(values) - set(known))
     if unknown:
-        near = difflib.get_close_matches(unknown[0], [field.name for field in dataclasses.fields(Recipe)], 1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise ValueError(f"A recipe has no such argument{hint} Received: {unknown[0]}={values[unknown[0]]!r}")
+        raise ValueError(f"A recipe has no such argument{did_you_mean(unknown[0], known)} Received: {unknown[0]}={values[unknown[0]]!r}")
     if "epochs" in changes and "warmup_epochs" not in changes:
         usual = RECIPES[name].get("warmup_epochs", Recipe.warmup_epochs)
         values["warmup_epochs"] = min(usual, max(changes["epochs"] - 1, 0)) if isinstance(changes["epochs"], int) else usual

@@ -88,9 +88,7 @@ def run(
     sources = {split: find(recipe.data, split, data_dir) for split in ("train", "validation")}
     classes = _classes(sources)
     setting = _Setting(recipe, strategy, by)
-    steps = sources["train"].examples // recipe.batch
-    if steps == 0:
-        raise ValueError(f"There are fewer images than in one batch. Received: {sources['train'].examples} images, batch={recipe.batch}")
+    steps = recipe.steps(sources["train"].examples)
     folder = pathlib.Path(out)
     before = _agreed_lines(folder, recipe, setting)
     if before is None:
@@ -117,8 +115,7 @@ def run(
     with _stopped_by_signals(model):
         try:
             model.fit(train, validation_data=test, callbacks=own, verbose=verbose, shuffle=False, **lengths)
-        except Exception as error:
-            # Through the graph it comes as an error of TensorFlow, with its text within.
+        except Exception as error:  # DamagedDataError comes through the graph as one of TensorFlow's errors; all others are raised on.
             if len(damages.names) > damages.limit:
                 raise inputs.DamagedDataError(
                     f"{len(damages.names)} images are damaged, more than the {damages.limit} that are passed over; mend them. "
@@ -262,14 +259,9 @@ def _agreed_lines(folder: pathlib.Path, recipe: Recipe, setting: _Setting) -> li
 
 def _lines(folder: pathlib.Path, recipe: Recipe) -> list[dict[str, Any]]:
     """The epochs so far, if the folder holds a run of this recipe."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"The folder of a run must be a folder; choose another. Received: {str(folder)!r}")
-    path = folder / records.NAME
-    if not path.exists():
-        for name in (BACKUP, FINAL):
-            if (folder / name).exists():
-                raise ValueError(f"There is a {name} here, but not the record of its run; choose another folder. Received: {str(folder)!r}")
+    if not records.is_begun(folder, (BACKUP, FINAL)):
         return []
+    path = folder / records.NAME
     try:
         # What has no end of line was being written when the run was stopped; the epoch will be run again.
         head, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
@@ -278,9 +270,7 @@ def _lines(folder: pathlib.Path, recipe: Recipe) -> list[dict[str, Any]]:
         raise ValueError(
             f"This record is damaged ({type(error).__name__}: {error}); restore it, or choose another folder. Received: {str(path)!r}"
         ) from None
-    differences = [f"{name} {was.get(name)} there, {value} here" for name, value in recipe.to_dict().items() if was.get(name) != value]
-    if differences:
-        raise ValueError(f"This folder holds another run ({', '.join(differences)}); choose another folder. Received: {str(folder)!r}")
+    records.check_same(folder, was, recipe.to_dict())
     return lines
 
 

@@ -200,10 +200,13 @@ class Folding:
         stream = streams.carried(graph, call, fate.shift, fate.axis, self.normalizations.fates, takes)
         if stream is None or (stream.relu is not None and stream.relu.key in self.clips):
             return
-        bounds = None if stream.relu is None else clip_bounds(stream.relu.operation)
-        if stream.relu is not None and bounds is not None:
-            upper = None if bounds[1] is None else bounds[1] + fate.shift
-            self.clips[stream.relu.key] = Clipping(stream.relu, fate.axis, bounds[0] + fate.shift, upper, is_fused=False)
+        if stream.relu is not None:
+            bounds = clip_bounds(stream.relu.operation)
+            assert bounds is not None
+            rank = len(stream.relu.outputs[0].shape)
+            clipping = _clipping(stream.relu, bounds, AffineMap.along(fate.axis, rank, np.ones_like(fate.shift), fate.shift), is_fused=False)
+            assert clipping is not None
+            self.clips[stream.relu.key] = clipping
         for operation, shift in stream.feeds:
             self.normalizations.last.append(_into_output(operation, np.ones_like(shift), shift))
             if not absorb.has_bias(inside_time(operation)):

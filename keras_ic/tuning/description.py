@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_ic import files
 from keras_ic.experiments.configuration import Configuration, checked_choice
+from keras_ic.experiments.record import check_same
 from keras_ic.tuning.space import SearchSpace
 from keras_ic.validation import checked_bool, checked_int
 
@@ -75,12 +76,10 @@ def claim(folder: pathlib.Path, search: Search, is_concluded: bool = False) -> N
         raise ValueError(f"The folder of a search must be a folder; choose another. Received: {str(folder)!r}")
     if (folder / NAME).exists():
         was, now = _flat(read(folder).to_dict()), _flat(search.to_dict())
-        different = [name for name in now if was.get(name) != now[name]]
-        if different == ["trials"] and not is_concluded:
+        if [name for name in now if was.get(name) != now[name]] == ["trials"] and not is_concluded:
             _write(folder, search)
-        elif different:
-            differences = ", ".join(f"{name} {was.get(name)} there, {now[name]} here" for name in different)
-            raise ValueError(f"This folder holds another search ({differences}); choose another folder. Received: {str(folder)!r}")
+        else:
+            check_same(folder, was, now, "search")
         return
     if folder.exists() and any(path.name != "log" for path in folder.iterdir()):
         raise ValueError(f"This folder holds other files, but no search; choose another folder. Received: {str(folder)!r}")

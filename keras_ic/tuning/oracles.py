@@ -36,7 +36,7 @@ def _one_at_a_time(method: Callable) -> Callable:
         with self.lock:
             try:
                 return method(self, *arguments)
-            except Exception as error:
+            except Exception as error:  # raised on here, in a thread of the server, and again by `wait_for_the_end`
                 self.error = error
                 raise
 

@@ -121,9 +121,9 @@ def _run_workers(count: int, chooser: Any, folder: pathlib.Path, address: str, d
 
 def check_networks(what: Search) -> None:
     """Builds a network of each order, so that a bad name is told before anything is trained."""
-    shape = (8, 8, 1) if what.recipe.data == "digits" else (32, 32, 3)
+    name = what.recipe.data
     for order in what.space.orders:
-        network(Configuration(**{**what.recipe.to_dict(), "order": order}), shape, data.CLASSES[what.recipe.data])
+        network(Configuration(**{**what.recipe.to_dict(), "order": order}), data.SHAPES[name], data.CLASSES[name])
 
 
 def _teller(what: Search, folder: pathlib.Path, chooser: Any, verbose: int) -> Callable[[dict[str, Any]], None]:

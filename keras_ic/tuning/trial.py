@@ -55,7 +55,7 @@ def run_trial(search: Search, trial: Any, folder: pathlib.Path, data_dir: Any = 
         result = _result(search, configuration, trial.hyperparameters.values, folder, own, data_dir, callbacks, verbose)
     except NOT_ITS_FAULT:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever it is, it is the trial's own, and the search goes on
         (own / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         result = {"status": "FAILED", "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
     finally:

@@ -7,6 +7,7 @@ from keras import layers
 
 import keras_ic
 from keras_ic import distribution, files
+from tests.distribution.breaking import Broken
 
 pytestmark = [pytest.mark.tensorflow_only, pytest.mark.filterwarnings("ignore:.shuffle=True. was passed")]
 LOSS = {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "metrics": ["accuracy"]}
@@ -180,16 +181,6 @@ def test_train_on_batch_and_predict(strategy):
         model.train_on_batch(x, y)
     assert model.test_on_batch(x, y, return_dict=True)["loss"] < before
     assert model.predict(x, verbose=0).shape == (8, 3)
-
-
-class Broken(keras.callbacks.Callback):
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-
-    def on_train_batch_end(self, batch, logs=None):
-        if not self.model.distribution.skip and int(self.model.optimizer.iterations.numpy()) == self.step:
-            raise InterruptedError
 
 
 def test_backup_within_an_epoch(strategy, tmp_path):

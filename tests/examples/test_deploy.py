@@ -1,15 +1,12 @@
 """Each recipe exports a folded network that computes the same in its own runtime, where that is installed."""
 
-import importlib.util
-import pathlib
-
 import keras
 import pytest
 
 import keras_ic
+from tests.scripts import script
 from tests.surgery import models
 
-PATH = pathlib.Path(__file__).parents[2] / "examples" / "deploy.py"
 TOOLS = {
     "saved_model": ["tensorflow"],
     "litert": ["ai_edge_litert"],
@@ -21,10 +18,7 @@ TOOLS = {
 
 @pytest.fixture(scope="module")
 def recipes():
-    spec = importlib.util.spec_from_file_location("deploy", PATH)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
+    return script("examples/deploy.py")
 
 
 @pytest.fixture

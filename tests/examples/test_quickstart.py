@@ -1,22 +1,18 @@
 """The demo does its job, and the README shows what it gave."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import keras
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.scripts import ROOT, script
+
 RECORD = ROOT / "docs" / "results" / "quickstart" / "record.json"
 
 
 @pytest.fixture(scope="module")
 def quickstart():
-    spec = importlib.util.spec_from_file_location("quickstart", ROOT / "examples" / "quickstart.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("examples/quickstart.py")
 
 
 def test_the_whole_job_in_small(quickstart, tmp_path, capsys):

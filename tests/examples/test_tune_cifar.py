@@ -1,17 +1,13 @@
-import importlib.util
-import pathlib
-
 import pytest
 
+from tests.scripts import script
+
 pytest.importorskip("keras_tuner", reason="needs keras-tuner")
-SCRIPT = pathlib.Path(__file__).parents[2] / "examples" / "tune_cifar.py"
 
 
 @pytest.mark.tensorflow_only
 def test_searches_both_orders_and_goes_on(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("tune_cifar", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    main = script("examples/tune_cifar.py").main
     arguments = [
         "--data",
         "digits",
@@ -30,11 +26,11 @@ def test_searches_both_orders_and_goes_on(tmp_path, capsys):
         "--workers",
         "0",
     ]
-    script.main([*arguments, "--out", str(tmp_path)])
+    main([*arguments, "--out", str(tmp_path)])
     shown = capsys.readouterr().out
     assert [line.split()[0] for line in shown.splitlines() if "of the test images" in line] == ["usual:", "ic:"]
     assert shown.count("keras-ic train") == 2 and (tmp_path / "ic" / "rates.png").exists()
     records = {path: path.read_bytes() for path in tmp_path.glob("*/trials.jsonl")}
-    script.main([*arguments, "--out", str(tmp_path)])
+    main([*arguments, "--out", str(tmp_path)])
     assert {path: path.read_bytes() for path in tmp_path.glob("*/trials.jsonl")} == records
     assert shown.splitlines()[-4:] == capsys.readouterr().out.splitlines()[-4:]

@@ -1,21 +1,17 @@
 """The example does its job, and the docs show what its committed record holds."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.scripts import ROOT, script
+
 RECORD = ROOT / "docs" / "results" / "independence" / "record.json"
 
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("independence_example", ROOT / "examples" / "independence.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("examples/independence.py")
 
 
 @pytest.mark.tensorflow_only
