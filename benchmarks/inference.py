@@ -34,6 +34,7 @@ MODES = {"tensorflow": ("xla", "graph", "litert", "onnx"), "jax": ("jit",), "tor
 SIZES = {"ResNet20": 32, "ResNet50": 224, "MobileNetV2": 224, "VGG16": 224}
 VARIANTS = ("plain", "IC", "IC folded", "usual", "usual folded")
 FORMS = ("plain", "bounds of the ReLU", "addition", "map of biases", "constant padding", "BatchNormalization")
+LEAST_TURNS = 5
 PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "ai-edge-litert", "onnxruntime", "numpy")
 
 
@@ -123,14 +124,17 @@ def exported(model, x, mode):
         return lambda: session.run(None, {given: x})[0]
 
 
-def timed(runs, repeats):
+def timed(runs, arguments):
     """By name, the median time in milliseconds and the median ratio to the first; the order of the turns rotates."""
     names = list(runs)
     for run in runs.values():
         run()
         run()
     turns = []
-    for turn in range(repeats):
+    end = time.perf_counter() + arguments.seconds
+    for turn in range(arguments.repeats):
+        if turn >= LEAST_TURNS and time.perf_counter() > end:
+            break
         times = {}
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             begin = time.perf_counter()
@@ -159,7 +163,7 @@ def networks(arguments):
                     kind: float(np.abs(runs[f"{kind} folded"]() - runs[kind]()).max() / np.abs(runs[kind]()).max()) for kind in ("IC", "usual")
                 }
                 row = {"network": name, "size": size, "mode": mode, "batch": batch}
-                yield {**row, "times": timed(runs, arguments.repeats), "difference": difference}
+                yield {**row, "times": timed(runs, arguments), "difference": difference}
         keras.backend.clear_session()
 
 
@@ -209,7 +213,7 @@ def forms(arguments):
                 x = np.random.default_rng(1).normal(size=(batch, size, size, channels)).astype("float32")
                 runs = {form: runner(model, x, mode) for form, model in models.items()}
                 row = {"network": f"6 convolutions of {channels} channels", "size": size, "mode": mode, "batch": batch}
-                yield {**row, "times": timed(runs, arguments.repeats)}
+                yield {**row, "times": timed(runs, arguments)}
 
 
 def line(row):
@@ -238,7 +242,8 @@ def main(argv=None) -> int:
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, metavar="MODE", help=f"of {', '.join(MODES)}")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32], metavar="N")
     parser.add_argument("--size", type=int, help="height and width of the images (default: the network's own)")
-    parser.add_argument("--repeats", type=int, default=50)
+    parser.add_argument("--repeats", type=int, default=50, help="turns of a row, at most (default: 50)")
+    parser.add_argument("--seconds", type=float, default=30.0, help=f"a row ends after these, once it has {LEAST_TURNS} turns (default: 30)")
     parser.add_argument("--forms", action="store_true", help="time the forms of a shift before padding instead")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the table and the JSON; the table is shown in any case")
     arguments = parser.parse_args(argv)
@@ -253,12 +258,12 @@ def main(argv=None) -> int:
         rows.append(row)
         lines.append(line(row))
         print(lines[-1], flush=True)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        path = arguments.out / f"inference_{'forms_' if arguments.forms else ''}{BACKEND}"
-        path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        record = {"versions": versions(), "repeats": arguments.repeats, "rows": rows}
-        path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        if arguments.out:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            path = arguments.out / f"inference_{'forms_' if arguments.forms else ''}{BACKEND}"
+            path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            record = {"versions": versions(), "repeats": arguments.repeats, "seconds": arguments.seconds, "rows": rows}
+            path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
