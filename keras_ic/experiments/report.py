@@ -154,7 +154,7 @@ def _draw(pyplot: Any, name: str, summaries: Sequence[Summary], path: pathlib.Pa
                 one.fill_between(x, summary.curves.min(0), summary.curves.max(0), color=colour, alpha=0.12, linewidth=0)
         axes[0].set(xlabel="epoch", ylabel="test accuracy, %")
         axes[0].xaxis.get_major_locator().set_params(integer=True)
-        axes[1].set(xlabel="minutes on this machine")
+        axes[1].set(xlabel="minutes, at the median time of an epoch")
         axes[0].legend(frameon=False, fontsize=9, title="(seeds)", alignment="left")
         canvas.suptitle(name)
         canvas.savefig(path, dpi=130)

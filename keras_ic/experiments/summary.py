@@ -32,7 +32,8 @@ class Summary:
         step_milliseconds: List of the medians of a training step's time over the epochs.
         recalibrated: List of the accuracies after `recalibrate`, empty if it was not asked for.
         curves: Array `(seeds, epochs)` of accuracies.
-        minutes: Array `(seeds, epochs)` of the time since the beginning.
+        minutes: Array `(seeds, epochs)` of the time since the beginning, each epoch at the run's median, so that a pause or other work on the machine
+            does not show.
         baseline: The label of the usual order with the same recipe and no dropout, None if there are no runs of it or this is it.
         first_epochs: List of the first epochs, from 1, at the mean final accuracy of the baseline (of itself, if it is one); None where it is not
             reached.
@@ -142,7 +143,7 @@ def _summary(label: str, runs: list[Record]) -> Summary:
         step_milliseconds=[1000 * float(np.median(run.values("step_seconds"))) for run in runs],
         recalibrated=[100 * run.recalibrated["val_accuracy"] for run in runs if run.recalibrated is not None],
         curves=curves,
-        minutes=np.cumsum([run.values("seconds") for run in runs], axis=1) / 60,
+        minutes=np.stack([np.arange(1, len(curve) + 1) * np.median(run.values("seconds")) / 60 for curve, run in zip(curves, runs, strict=True)]),
     )
 
 

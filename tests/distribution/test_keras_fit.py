@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from scipy import stats
 
 import keras_ic
 from keras_ic import distribution, files
@@ -98,6 +99,33 @@ def test_accumulated_parts_equal_the_whole_batch():
     for name in histories[0]:
         np.testing.assert_allclose(histories[1][name], histories[0][name], atol=1e-5)
     close(parts, whole)
+
+
+class LossOfEachStep(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        self.losses = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.losses.append(logs["loss"])
+        self.model.reset_metrics()
+
+
+def test_with_dropout_two_replicas_equal_one_device_in_distribution(strategy):
+    """Steps that change the masks alone. Both replicas get the same examples, so that with equal masks the losses would spread 1.4 times as much."""
+    import tensorflow as tf
+
+    model = network(keras_ic.IC(0.5, synchronized=True, seed=1))
+    steps = 1500
+    losses = {}
+    for name, place in (("two", strategy), ("one", one())):
+        x, y = (np.concatenate([values, values]) for values in data(4))
+        batches = tf.data.Dataset.from_tensors((x, y)).repeat(steps)
+        each = LossOfEachStep()
+        prepared(place, model, lambda: keras.optimizers.SGD(0.0)).fit(batches, callbacks=[each], verbose=0)
+        losses[name] = each.losses
+    assert len(losses["one"]) == len(losses["two"]) == steps
+    assert stats.ks_2samp(losses["one"], losses["two"]).pvalue > 1e-3
+    assert np.std(losses["two"]) == pytest.approx(np.std(losses["one"]), rel=0.1)
 
 
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
