@@ -4,14 +4,18 @@ import dataclasses
 import json
 import os
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_ic import files
 from keras_ic.experiments.configuration import Configuration
 
+if TYPE_CHECKING:
+    from keras_ic.imagenet.recipe import Recipe
+
 NAME = "record.jsonl"
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 EPOCH = ("epoch", *METRICS, "seconds", "step_seconds")
+TOP5 = "val_top5"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,17 +24,18 @@ class Record:
 
     Attributes:
         folder: `pathlib.Path` of the run.
-        configuration: The `Configuration`.
+        configuration: The `Configuration`; the `keras_ic.imagenet.Recipe` of a training on ImageNet.
         versions: Dictionary of the packages and Python, as strings.
         parameters: Integer, the trainable parameters.
         steps: Integer, the steps of an epoch.
         epochs: List of dictionaries with `epoch` (from 1), `loss`, `accuracy`, `val_loss`, `val_accuracy`, `seconds` (with the validation) and
-            `step_seconds` (the median of the training steps). Accuracies go from 0 to 1; a loss that was not finite is nan.
+            `step_seconds` (the median of the training steps), on ImageNet also `val_top5`. Accuracies go from 0 to 1; a loss that was not finite
+            is nan.
         recalibrated: Dictionary with `val_loss` and `val_accuracy` after `keras_ic.recalibrate`, or None.
     """
 
     folder: pathlib.Path
-    configuration: Configuration
+    configuration: "Configuration | Recipe"
     versions: dict[str, str]
     parameters: int
     steps: int
@@ -40,7 +45,8 @@ class Record:
     @property
     def is_finished(self) -> bool:
         """Whether all its epochs are there."""
-        return len(self.epochs) == self.configuration.epochs and (self.recalibrated is not None) == self.configuration.recalibrate
+        recalibrate = getattr(self.configuration, "recalibrate", False)
+        return len(self.epochs) == self.configuration.epochs and (self.recalibrated is not None) == recalibrate
 
     def values(self, name: str) -> list[float]:
         """One value an epoch, as `values("val_accuracy")`."""
@@ -84,19 +90,28 @@ def read(path: Any) -> Record:
         try:
             content = json.loads(line)
             if number == 1:
-                configuration = Configuration(**content["configuration"], seed=content["seed"])
+                configuration = _configuration({**content["configuration"], "seed": content["seed"]})
                 head = configuration, dict(content["versions"]), int(content["parameters"]), int(content["steps"])
             elif "recalibrated" in content:
                 recalibrated = {name: float(content["recalibrated"][name]) for name in ("val_loss", "val_accuracy")}
             else:
                 if type(content["epoch"]) is not int or content["epoch"] != number - 1 or recalibrated is not None:
                     raise ValueError("out of order")
-                epochs.append({name: _number(content[name]) for name in EPOCH})
+                epochs.append({name: _number(content[name]) for name in (*EPOCH, TOP5) if name != TOP5 or name in content})
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             what = f"line {number} of this record is damaged ({type(error).__name__}: {error})"
             raise ValueError(f"{what}; restore it from a copy, or delete the folder and run again. Received: {str(path)!r}") from None
     assert head is not None
     return Record(path.parent, *head, epochs, recalibrated)
+
+
+def _configuration(values: dict[str, Any]) -> "Configuration | Recipe":
+    if "warmup_epochs" not in values:
+        return Configuration(**values)
+    # Not above, because the recipe is made with what stands in this package.
+    from keras_ic.imagenet.recipe import Recipe
+
+    return Recipe(**values)
 
 
 def _number(value):

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from keras_ic import files
-from keras_ic.experiments.configuration import Configuration
 from keras_ic.experiments.record import find
 from keras_ic.experiments.summary import EXPERIMENT, Summary, summarize
 from keras_ic.extras import needed
@@ -18,6 +17,7 @@ HEADER = (
     "network",
     "seeds",
     "final, %",
+    "top-5, %",
     "best, %",
     "mean of the last tenth, %",
     "epochs to the baseline's final",
@@ -93,11 +93,11 @@ def report(paths: Any, out: Any) -> list[Summary]:
 
 def experiment(summary: Summary) -> str:
     """The name of the experiment that a summary belongs to."""
-    data, model, train_size, image_size, epochs, validation = (getattr(summary.configuration, name) for name in EXPERIMENT)
+    data, model, train_size, image_size, epochs, validation = (getattr(summary.configuration, name, None) for name in EXPERIMENT)
     size = f", {train_size:,} images" if train_size else ""
     pixels = f" at {image_size} pixels" if image_size else ""
     judged = f", judged on {100 * validation:g} % of the training images" if validation else ""
-    return f"{model} on {data}{pixels}{size}, {epochs} epoch{'s' if epochs > 1 else ''}{judged}"
+    return f"{model} on {data}{pixels}{size}, {epochs} epoch{'s' if summary.configuration.epochs > 1 else ''}{judged}"
 
 
 def table(summaries: Sequence[Summary]) -> str:
@@ -111,7 +111,7 @@ def table(summaries: Sequence[Summary]) -> str:
 def _common(summaries: Sequence[Summary]) -> str:
     """What all runs of an experiment have other than the default."""
     first = summaries[0].configuration
-    defaults = Configuration(data=first.data, order=first.order).to_dict()
+    defaults = type(first)(data=first.data, order=first.order).to_dict()
     skipped = {*EXPERIMENT, "order", "rate", "seed"}
     names = [name for name in defaults if name not in skipped and len({getattr(each.configuration, name) for each in summaries}) == 1]
     said = [f"{name.replace('_', ' ')} {getattr(first, name)}" for name in names if getattr(first, name) != defaults[name]]
@@ -124,6 +124,7 @@ def _row(summary: Summary) -> list[str]:
         summary.label,
         str(len(summary.seeds)),
         _spread(summary.final),
+        _spread(summary.top5),
         _spread(summary.best),
         _spread(summary.last_tenth),
         reached if summary.baseline or any(summary.first_epochs) else "",

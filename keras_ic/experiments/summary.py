@@ -3,13 +3,16 @@
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_ic.experiments.configuration import OF_IC, ORDERS, Configuration
-from keras_ic.experiments.record import Record
+from keras_ic.experiments.record import TOP5, Record
 from keras_ic.extras import needed
+
+if TYPE_CHECKING:
+    from keras_ic.imagenet.recipe import Recipe
 
 # Runs that differ in one of these are of different experiments, and stand in different tables.
 EXPERIMENT = ("data", "model", "train_size", "image_size", "epochs", "validation")
@@ -21,7 +24,7 @@ class Summary:
 
     Attributes:
         label: String, what tells this configuration from the others of the experiment.
-        configuration: The `Configuration` of the first run.
+        configuration: The `Configuration`, on ImageNet the `Recipe`, of the first run.
         seeds: List of integers.
         parameters: Integer, the trainable parameters.
         final: List of the accuracies after the last epoch.
@@ -31,6 +34,7 @@ class Summary:
             the epochs, so that steady progress counts as none. Nan for fewer than three epochs in the half.
         step_milliseconds: List of the medians of a training step's time over the epochs.
         recalibrated: List of the accuracies after `recalibrate`, empty if it was not asked for.
+        top5: List of the shares of images with their class among the five likeliest, after the last epoch; empty but for ImageNet.
         curves: Array `(seeds, epochs)` of accuracies.
         minutes: Array `(seeds, epochs)` of the time since the beginning, each epoch at the run's median, so that a pause or other work on the machine
             does not show.
@@ -42,7 +46,7 @@ class Summary:
     """
 
     label: str
-    configuration: Configuration
+    configuration: "Configuration | Recipe"
     seeds: list[int]
     parameters: int
     final: list[float]
@@ -51,6 +55,7 @@ class Summary:
     swing: list[float]
     step_milliseconds: list[float]
     recalibrated: list[float]
+    top5: list[float]
     curves: Any
     minutes: Any
     baseline: str | None = None
@@ -80,7 +85,7 @@ def summarize(records: Sequence[Record]) -> list[Summary]:
         ValueError: If no run is finished, or two runs have the same configuration and seed.
         ImportError: If SciPy is not installed.
     """
-    groups: dict[Configuration, list[Record]] = {}
+    groups: dict[Any, list[Record]] = {}
     for record in records:
         if record.is_finished:
             groups.setdefault(dataclasses.replace(record.configuration, seed=0), []).append(record)
@@ -105,23 +110,24 @@ def summarize(records: Sequence[Record]) -> list[Summary]:
     return made
 
 
-def _experiment(configuration: Configuration) -> tuple:
-    return tuple(getattr(configuration, name) for name in EXPERIMENT)
+def _experiment(configuration: Any) -> tuple:
+    return type(configuration).__name__, *(getattr(configuration, name, None) for name in EXPERIMENT)
 
 
-def _baseline(configuration: Configuration) -> Configuration:
-    values: dict[str, Any] = {**configuration.to_dict(), **OF_IC, "order": "usual", "dropout": 0.0}
-    return Configuration(**values)
+def _baseline(configuration: Any) -> Any:
+    values = {name: value for name, value in {**OF_IC, "order": "usual", "dropout": 0.0}.items() if hasattr(configuration, name)}
+    return dataclasses.replace(configuration, **values)
 
 
-def _labels(members: list[Configuration]) -> dict[Configuration, str]:
+def _labels(members: list[Any]) -> dict[Any, str]:
     """The order, the rate of the IC orders, and what else is not the default and not the same for all."""
-    names = [field.name for field in dataclasses.fields(Configuration) if field.name not in (*EXPERIMENT, "order", "rate", "seed")]
+    kind = type(members[0])
+    names = [field.name for field in dataclasses.fields(kind) if field.name not in (*EXPERIMENT, "order", "rate", "seed")]
     differing = [name for name in names if len({getattr(member, name) for member in members}) > 1]
     labels = {}
     for member in members:
         parts = [member.order] + ([] if member.order == "usual" else [f"rate {member.rate:g}"])
-        neutral = Configuration(data=member.data, order=member.order)
+        neutral = kind(data=member.data, order=member.order)
         said = [name for name in differing if getattr(member, name) != getattr(neutral, name)]
         labels[member] = ", ".join(parts + [f"{name.replace('_', ' ')} {getattr(member, name)}" for name in said])
     return labels
@@ -142,6 +148,7 @@ def _summary(label: str, runs: list[Record]) -> Summary:
         swing=away.mean(1).tolist() if away.size else [float("nan")] * len(runs),
         step_milliseconds=[1000 * float(np.median(run.values("step_seconds"))) for run in runs],
         recalibrated=[100 * run.recalibrated["val_accuracy"] for run in runs if run.recalibrated is not None],
+        top5=[100 * run.epochs[-1][TOP5] for run in runs if TOP5 in run.epochs[-1]],
         curves=curves,
         minutes=np.stack([np.arange(1, len(curve) + 1) * np.median(run.values("seconds")) / 60 for curve, run in zip(curves, runs, strict=True)]),
     )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_ic.experiments import Configuration, find, grid, report, summarize
+from keras_ic.imagenet import Recipe
 from tests.experiments.test_record import epoch, head, write
 
 FOLDERS = itertools.count()
@@ -41,6 +42,25 @@ def test_the_figures_of_a_table(tmp_path):
     assert ic.p_value == pytest.approx(2 * np.trapezoid(density, x), abs=2e-3)
     np.testing.assert_allclose(ic.minutes, [[1, 2, 3, 4]] * 2)
     np.testing.assert_allclose(ic.step_milliseconds, [25, 25])
+
+
+def test_minutes_do_not_count_a_pause(tmp_path):
+    write(tmp_path / "run", head(), *(epoch(number, seconds=600.0 if number == 2 else 30.0) for number in (1, 2, 3)))
+    np.testing.assert_allclose(summarize(find(tmp_path))[0].minutes, [[0.5, 1, 1.5]])
+
+
+def test_trainings_on_imagenet(tmp_path):
+    for order, accuracy in (("usual", 0.5), ("ic", 0.6)):
+        configuration = Recipe(order=order, epochs=3, warmup_epochs=1, batch=64, dtype="float32").to_dict()
+        top = {**head(), "configuration": configuration, "seed": configuration.pop("seed"), "replicas": 2}
+        write(tmp_path / order, top, *(epoch(number, accuracy, val_top5=0.9, damaged=0) for number in (1, 2, 3)))
+    write(tmp_path / "digits", head(), *(epoch(number) for number in (1, 2, 3)))
+    digits, usual, ic = report(tmp_path, tmp_path / "out")
+    assert (digits.top5, usual.top5, ic.baseline) == ([], [90.0], "usual")
+    np.testing.assert_allclose(ic.difference, 10)
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "## resnet50 on imagenet2012 at 224 pixels, 3 epochs\n\nAll with batch 64, warmup epochs 1, dtype float32." in table
+    assert "| relu-ic-conv, rate 0.05 | 1 | 60.00 | 90.00 |" in table
 
 
 def test_swing_is_what_a_steady_climb_has_none_of(tmp_path):
