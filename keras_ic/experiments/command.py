@@ -18,6 +18,7 @@ from keras_ic.experiments.networks import network
 from keras_ic.experiments.report import report
 from keras_ic.experiments.running import run
 from keras_ic.imagenet import command as imagenet
+from keras_ic.validation import did_you_mean
 
 STOPPED = 75
 HELP = {
@@ -90,6 +91,11 @@ class _Given(argparse.Action):
 def _train(arguments: argparse.Namespace) -> int:
     if len(arguments.data) == 1 and arguments.data[0] not in CHOICES["data"] and _is_imagenet(arguments.data[0]):
         return imagenet.train(arguments)
+    for name in arguments.data:
+        if name not in CHOICES["data"]:
+            known = ", ".join(CHOICES["data"])
+            alone = " (the last two are trained alone, not in a grid)." if _is_imagenet(name) else did_you_mean(name, [*CHOICES["data"], "imagenet2012"])
+            raise ValueError(f"`--data` must be one of {known}, imagenet2012, or a folder of images{alone} Received: {name!r}")
     values = {name: getattr(arguments, name) for name in HELP}
     values["augment"] = False if arguments.no_augment else None
     runs = grid(**values, keep_batch_norm=arguments.keep_batch_norm, recalibrate=arguments.recalibrate)
@@ -117,7 +123,7 @@ def _train(arguments: argparse.Namespace) -> int:
                 continue
             judged = "validation" if configuration.validation else "test"
             accuracy = 100 * record.values("val_accuracy")[-1]
-            print(f"{judged} accuracy {accuracy:.2f} % after {configuration.epochs} epochs; {folder / 'model.keras'}", flush=True)
+            print(f"{judged} accuracy {accuracy:.2f} % after epoch {configuration.epochs}; {folder / 'model.keras'}", flush=True)
     if failed:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed, the others are done: {'; '.join(failed)}")
     return 0

@@ -81,7 +81,7 @@ def train(arguments: argparse.Namespace) -> int:
     if lines:
         last = lines[-1]
         print(
-            f"top-1 {100 * last['val_accuracy']:.2f} %, top-5 {100 * last['val_top5']:.2f} % after {last['epoch']} epochs; {out / 'model.keras'}",
+            f"top-1 {100 * last['val_accuracy']:.2f} %, top-5 {100 * last['val_top5']:.2f} % after epoch {last['epoch']}; {out / 'model.keras'}",
             flush=True,
         )
     return 0

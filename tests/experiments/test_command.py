@@ -76,6 +76,8 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path, capsys):
         (["--epochs", "two"], "argument --epochs: invalid int value: 'two'"),
         (["--sed", "1"], "unrecognized arguments: --sed 1"),
         (["--model", "resnet21"], "Received: depth=21"),
+        (["--data", "cifar"], "imagenet2012, or a folder of images; did you mean 'cifar10'? Received: 'cifar'"),
+        (["--data", "digits", "imagenet2012"], "(the last two are trained alone, not in a grid). Received: 'imagenet2012'"),
     ],
 )
 def test_bad_arguments(tmp_path, capsys, arguments, message):

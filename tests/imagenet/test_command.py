@@ -24,7 +24,7 @@ def test_train_and_plan_here(shards, tiny, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "62 to train with, 19 to test with, 4 classes" in shown and "Tiny, usual" in shown and not (tmp_path / "run").exists()
     assert main(command) == 0
-    assert "% after 2 epochs; " in capsys.readouterr().out
+    assert "% after epoch 2; " in capsys.readouterr().out
     head = json.loads((tmp_path / "run" / "record.jsonl").read_text().splitlines()[0])
     assert head["configuration"]["order"] == "usual" and head["configuration"]["warmup_epochs"] == 1
     assert main([*arguments(shards, tmp_path / "run"), "--strategy", "one", "--synthetic"]) == 0
