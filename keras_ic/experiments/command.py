@@ -93,9 +93,9 @@ def _train(arguments: argparse.Namespace) -> int:
         return imagenet.train(arguments)
     for name in arguments.data:
         if name not in CHOICES["data"]:
-            known = ", ".join(CHOICES["data"])
-            alone = " (the last two are trained alone, not in a grid)." if _is_imagenet(name) else did_you_mean(name, [*CHOICES["data"], "imagenet2012"])
-            raise ValueError(f"`--data` must be one of {known}, imagenet2012, or a folder of images{alone} Received: {name!r}")
+            alone = " (the last two are trained alone, not in a grid)."
+            end = alone if _is_imagenet(name) else did_you_mean(name, [*CHOICES["data"], "imagenet2012"])
+            raise ValueError(f"`--data` must be one of {', '.join(CHOICES['data'])}, imagenet2012, or a folder of images{end} Received: {name!r}")
     values = {name: getattr(arguments, name) for name in HELP}
     values["augment"] = False if arguments.no_augment else None
     runs = grid(**values, keep_batch_norm=arguments.keep_batch_norm, recalibrate=arguments.recalibrate)
