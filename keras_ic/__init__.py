@@ -1,6 +1,6 @@
 """The Independent-Component layer for Keras 3: BatchNorm and a little dropout in front of each weight layer (Chen et al., 2019)."""
 
-from keras_ic import applications, data, experiments, files, tuning
+from keras_ic import applications, data, distribution, experiments, files, imagenet, tuning
 from keras_ic.independence import IndependenceMonitor, measure
 from keras_ic.layer import IC, IndependentComponent
 from keras_ic.surgery import calibrate, fold, plan, recalibrate, rewrite
@@ -15,9 +15,11 @@ __all__ = [
     "applications",
     "calibrate",
     "data",
+    "distribution",
     "experiments",
     "files",
     "fold",
+    "imagenet",
     "measure",
     "plan",
     "predict_with_uncertainty",
