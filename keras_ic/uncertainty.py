@@ -11,7 +11,7 @@ from keras import layers
 from keras_ic import kernels
 from keras_ic.layer import IndependentComponent
 from keras_ic.surgery.watching import replaced_calls
-from keras_ic.validation import checked_int
+from keras_ic.validation import checked_int, checked_model
 
 SPATIAL = (layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D)
 DROPOUTS = (layers.Dropout, *SPATIAL)
@@ -70,8 +70,7 @@ def predict_with_uncertainty(model: keras.Model, x: Any, samples: int = 20, batc
         - [Gal and Ghahramani, 2016](https://arxiv.org/abs/1506.02142), dropout as a Bayesian approximation
         - [Chen et al., 2019](https://arxiv.org/abs/1905.05928), the IC layer
     """
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"`model` must be a keras.Model. Received: model={model!r} (of type {type(model).__name__})")
+    checked_model(model)
     samples = checked_int("samples", samples, "an integer of 2 or more", lambda value: value >= 2)
     batch_size = checked_int("batch_size", batch_size, "an integer above 0", lambda value: value > 0)
     seed = checked_int("seed", seed, "an integer in [0, 2**31)", lambda value: 0 <= value < 2**31)

@@ -6,6 +6,15 @@ import numbers
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import keras
+
+
+def checked_model(model: Any) -> keras.Model:
+    """`model`, if it is a Keras model."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a keras.Model. Received: model={model!r} (of type {type(model).__name__})")
+    return model
+
 
 def checked_real(name: str, value: Any, wanted: str, allowed: Callable[[float], bool]) -> float:
     """`value` as a Python float, if it is a real number (numpy's scalars count, booleans and nan do not) and `allowed(value)`."""

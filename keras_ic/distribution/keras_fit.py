@@ -16,7 +16,7 @@ from keras_ic.distribution.peers import peers_needed
 from keras_ic.distribution.step import TrainStep
 from keras_ic.extras import needed
 from keras_ic.surgery.compiling import compile_like
-from keras_ic.validation import checked_int
+from keras_ic.validation import checked_int, checked_model
 
 # What writes files or to the terminal, and so is the chief's alone. A callback of one's own is too if it has an attribute `chief_only` that is true.
 OF_CHIEF = ("BackupAndRestore", "CSVLogger", "ModelCheckpoint", "ProgbarLogger", "RemoteMonitor", "TensorBoard")
@@ -68,7 +68,7 @@ def prepare(model: keras.Model, accumulate: int = 1, jit_compile: bool | str = "
     accumulate = checked_int("accumulate", accumulate, "an integer above 0", lambda value: value > 0)
     if jit_compile not in (True, False, "auto"):
         raise ValueError(f"`jit_compile` must be True, False or 'auto'. Received: jit_compile={jit_compile!r}")
-    if not model.built:
+    if not checked_model(model).built:
         raise ValueError(f"The model must be built; give it an `Input`, or call it once. Received: model {model.name!r}, which is not built")
     backend = keras.backend.backend()
     if backend == "jax" and accumulate == 1:

@@ -18,7 +18,7 @@ from keras_ic.surgery.batches import inputs_of
 from keras_ic.surgery.graph import sublayers
 from keras_ic.surgery.kinds import WEIGHT_LAYERS, unwrap
 from keras_ic.surgery.pooling import pool
-from keras_ic.validation import checked_int
+from keras_ic.validation import checked_int, checked_model
 
 MODES = ("training", "inference")
 
@@ -97,8 +97,7 @@ class Meter:
     """`measure` of one model, time and again without compiling again. The arguments are those of `measure`."""
 
     def __init__(self, model: keras.Model, *, channels: int = 64, rows: int = 4096, pairs: int = 128, seed: int = 0):
-        if not isinstance(model, keras.Model):
-            raise ValueError(f"`model` must be a keras.Model. Received: model={model!r} (of type {type(model).__name__})")
+        checked_model(model)
         self.channels = checked_int("channels", channels, "an integer above 1", lambda value: value > 1)
         self.rows = checked_int("rows", rows, "an integer above 1", lambda value: value > 1)
         self.pairs = checked_int("pairs", pairs, "a positive integer", lambda value: value > 0)

@@ -11,6 +11,8 @@ import keras
 from keras.src.models.functional import Functional, functional_like_constructor
 from keras.src.saving.serialization_lib import SafeModeScope
 
+from keras_ic.validation import checked_model
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Call:
@@ -91,8 +93,7 @@ class Graph:
 
 def read(model: keras.Model) -> Graph:
     """The graph of a model, or one clear error that says why it has none."""
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"`model` must be a keras.Model. Received: model={model!r} (of type {type(model).__name__})")
+    checked_model(model)
     described = f"Received: model {model.name!r} (of type {type(model).__name__})"
     if isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call and model._functional is None:
         raise ValueError(

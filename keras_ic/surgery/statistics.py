@@ -15,6 +15,7 @@ from keras_ic.surgery.batches import inputs_of
 from keras_ic.surgery.graph import sublayers
 from keras_ic.surgery.pooling import pool
 from keras_ic.surgery.watching import replaced_calls
+from keras_ic.validation import checked_model
 
 
 def calibrate(model: keras.Model, data: Any, steps: int | None = None, *, batch_size: int | None = None, verbose: int | str = "auto") -> None:
@@ -56,7 +57,7 @@ def calibrate(model: keras.Model, data: Any, steps: int | None = None, *, batch_
     References:
         - [Chan, Golub and LeVeque, 1979](http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf), pooling of means and variances
     """
-    ics = [layer for layer in sublayers(_checked_model(model)) if isinstance(layer, IndependentComponent)]
+    ics = [layer for layer in sublayers(checked_model(model)) if isinstance(layer, IndependentComponent)]
     _check_found(ics, model, "IC layers")
     for layer in ics:
         if layer.gamma is None or layer.beta is None:
@@ -113,7 +114,7 @@ def recalibrate(model: keras.Model, data: Any, steps: int | None = None, *, batc
     References:
         - [Li et al., 2019](https://arxiv.org/abs/1801.05134), the disharmony between dropout and batch normalization by variance shift
     """
-    found = [layer for layer in sublayers(_checked_model(model)) if isinstance(layer, (IndependentComponent, keras.layers.BatchNormalization))]
+    found = [layer for layer in sublayers(checked_model(model)) if isinstance(layer, (IndependentComponent, keras.layers.BatchNormalization))]
     _check_found(found, model, "IC or BatchNormalization layers")
     for layer in found:
         if isinstance(layer, keras.layers.BatchNormalization) and type(layer).call is not keras.layers.BatchNormalization.call:
@@ -125,12 +126,6 @@ def recalibrate(model: keras.Model, data: Any, steps: int | None = None, *, batc
     for layer, (mean, variance) in _pooled(model, found, data, steps, batch_size, verbose, _with_batch_statistics).items():
         updates += [(layer.moving_mean, mean), (layer.moving_variance, variance)]
     _assign(updates)
-
-
-def _checked_model(model) -> keras.Model:
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"`model` must be a keras.Model. Received: model={model!r} (of type {type(model).__name__})")
-    return model
 
 
 def _check_found(layers: list, model, wanted: str) -> None:

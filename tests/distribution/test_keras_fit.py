@@ -273,6 +273,8 @@ def test_bad_arguments(strategy):
         distribution.prepare(network(), accumulate=0)
     with pytest.raises(ValueError, match="Received: jit_compile='yes'"):
         distribution.prepare(network(), jit_compile="yes")
+    with pytest.raises(ValueError, match=r"must be a keras\.Model\. Received: model='model\.keras'"):
+        distribution.prepare("model.keras")
     with pytest.raises(ValueError, match="must be built"):
         distribution.prepare(keras.Sequential([layers.Dense(2)]))
     with pytest.raises(ValueError, match="Received: synchronized layers ic_x"):
