@@ -115,7 +115,7 @@ def test_with_dropout_two_replicas_equal_one_device_in_distribution(strategy):
     import tensorflow as tf
 
     model = network(keras_ic.IC(0.5, synchronized=True, seed=1))
-    steps = 1500
+    steps = 800
     losses = {}
     for name, place in (("two", strategy), ("one", one())):
         x, y = (np.concatenate([values, values]) for values in data(4))
@@ -125,7 +125,7 @@ def test_with_dropout_two_replicas_equal_one_device_in_distribution(strategy):
         losses[name] = each.losses
     assert len(losses["one"]) == len(losses["two"]) == steps
     assert stats.ks_2samp(losses["one"], losses["two"]).pvalue > 1e-3
-    assert np.std(losses["two"]) == pytest.approx(np.std(losses["one"]), rel=0.1)
+    assert np.std(losses["two"]) == pytest.approx(np.std(losses["one"]), rel=0.15)
 
 
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
