@@ -13,6 +13,8 @@ import pytest
 import keras_ic
 
 ROOT = Path(__file__).parent.parent
+# Pages and packages whose examples train networks at length: the code is the same on every backend, and has tests of its own there.
+TRAINING = {"applications", "experiments", "finetuning", "tuning"}
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 
@@ -37,10 +39,12 @@ def public_objects():
 def examples():
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]:
         for i, code in enumerate(blocks_of(path.read_text())):
-            yield pytest.param(code, id=f"{path.relative_to(ROOT)}-{i}")
+            marks = [pytest.mark.tensorflow_only] if path.stem in TRAINING else []
+            yield pytest.param(code, id=f"{path.relative_to(ROOT)}-{i}", marks=marks)
     for name, value in public_objects():
         for i, code in enumerate(blocks_of(inspect.getdoc(value) or "")):
-            yield pytest.param(code, id=f"{name}-{i}")
+            marks = [pytest.mark.tensorflow_only] if name.split(".")[1] in TRAINING else []
+            yield pytest.param(code, id=f"{name}-{i}", marks=marks)
 
 
 @pytest.mark.parametrize("code", list(examples()))

@@ -144,7 +144,7 @@ def _networks():
         resnet = functools.partial(ResNet, input_shape=(8, 8, 3), **common)
         dense = functools.partial(DenseNet, growth_rate=4, input_shape=(4, 4, 3), **common)
         paper = order == "relu-ic-conv"
-        yield Entry(f"ResNet 8, {order}", "network", functools.partial(resnet, 8), (8, 8, 3), 0 if paper else 1, builds=100)
+        yield Entry(f"ResNet 8, {order}", "network", functools.partial(resnet, 8), (8, 8, 3), 1, builds=100)
         yield Entry(f"ResNet 11, {order}", "network", functools.partial(resnet, 11), (8, 8, 3), 2, builds=100)
         yield Entry(f"DenseNet 7, {order}", "network", functools.partial(dense, 7), (4, 4, 3), 1 if paper else 2, builds=100)
         yield Entry(f"DenseNet-BC 10, {order}", "network", functools.partial(dense, 10, bottleneck=True), (4, 4, 3), 2, builds=100)
