@@ -83,7 +83,7 @@ def draw_coordinates(results: list[dict[str, Any]], path: pathlib.Path) -> None:
                 one.text(index, ABSENT, " none", fontsize=7, va="center")
             for height, label in ticks:
                 one.text(index, height, f" {label}", fontsize=7, va="center")
-        one.set(xlim=(-0.2, len(places) - 0.4), yticks=[])
+        one.set(xlim=(-0.2, len(places) - 0.75), yticks=[])
         one.spines[["left", "bottom"]].set_visible(False)
         one.set_xticks(range(len(places)), [*(name.replace("_", " ") for name in names), "accuracy, %"])
         canvas.savefig(path, dpi=130)
