@@ -200,7 +200,7 @@ def stack(form, size, channels, depth=6):
         if form in ("addition", "constant padding"):
             x = Shifted(form)(x)
         if form == "BatchNormalization":
-            x = layers.BatchNormalization()(x)
+            x = layers.BatchNormalization(beta_initializer="random_normal")(x)  # not zeros, which an exporter would leave out
     return keras.Model(inputs, x)
 
 
