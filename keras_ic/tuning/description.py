@@ -76,10 +76,15 @@ def claim(folder: pathlib.Path, search: Search, is_concluded: bool = False) -> N
         raise ValueError(f"The folder of a search must be a folder; choose another. Received: {str(folder)!r}")
     if (folder / NAME).exists():
         was, now = _flat(read(folder).to_dict()), _flat(search.to_dict())
-        if [name for name in now if was.get(name) != now[name]] == ["trials"] and not is_concluded:
-            _write(folder, search)
-        else:
+        if [name for name in now if was.get(name) != now[name]] != ["trials"]:
             check_same(folder, was, now, "search")
+        elif is_concluded:
+            end = "another number of trials needs another folder, since the test set has been read for the best of these"
+            raise ValueError(
+                f"This search of {was['trials']} trials has come to its end; {end}. Received: trials={now['trials']} for {str(folder)!r}"
+            )
+        else:
+            _write(folder, search)
         return
     if folder.exists() and any(path.name != "log" for path in folder.iterdir()):
         raise ValueError(f"This folder holds other files, but no search; choose another folder. Received: {str(folder)!r}")

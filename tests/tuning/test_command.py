@@ -42,7 +42,7 @@ def test_a_search_from_the_command_line(tmp_path, capsys):
     before = (tmp_path / "search" / "trials.jsonl").read_bytes()
     assert main(command) == 0  # done already
     assert (tmp_path / "search" / "trials.jsonl").read_bytes() == before and "the figures beside them" in capsys.readouterr().out
-    assert "This folder holds another search (trials 2 there, 3 here)" in error_of(capsys, *command, "--trials", "3")
+    assert "This search of 2 trials has come to its end" in error_of(capsys, *command, "--trials", "3")
 
 
 def test_dry_run_searches_nothing(tmp_path, capsys):

@@ -186,7 +186,7 @@ def test_the_number_of_trials_may_be_changed_until_the_end(tmp_path, monkeypatch
             searched(tmp_path / "longer", trials=1, epochs=1)
     searched(tmp_path / "longer", trials=2, epochs=1)
     assert lines(tmp_path / "longer") == lines(tmp_path / "through")
-    with pytest.raises(ValueError, match=r"This folder holds another search \(trials 2 there, 3 here\)"):
+    with pytest.raises(ValueError, match=r"This search of 2 trials has come to its end; .* Received: trials=3 for "):
         searched(tmp_path / "longer", trials=3, epochs=1)
     # Only the best keeps its model.
     for folder in (tmp_path / "through", tmp_path / "longer"):
