@@ -13,7 +13,7 @@ import threading
 import numpy as np
 
 from keras_ic.extras import needed
-from keras_ic.validation import checked_bool, checked_int, checked_real, did_you_mean
+from keras_ic.validation import checked_bool, checked_choice, checked_int, checked_real
 
 CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
 SHAPES = {"digits": (8, 8, 1), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
@@ -149,9 +149,7 @@ def load(name, data_dir=None):
     ```
     """
     loaders = {"digits": lambda data_dir: digits(), "cifar10": cifar10, "cifar100": cifar100}
-    if name not in loaders:
-        raise ValueError(f"`name` must be one of {', '.join(map(repr, loaders))}{did_you_mean(name, loaders)} Received: name={name!r}")
-    return loaders[name](data_dir)
+    return loaders[checked_choice("name", name, loaders)](data_dir)
 
 
 def channel_statistics(x):

@@ -45,3 +45,11 @@ def did_you_mean(value: Any, choices: Iterable[str]) -> str:
     """The end of a sentence that names the nearest of the choices, if one is near."""
     near = difflib.get_close_matches(str(value), list(choices), 1)
     return f"; did you mean {near[0]!r}?" if near else "."
+
+
+def checked_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    """`value`, if it is one of the choices; else an error with the nearest."""
+    choices = list(choices)
+    if isinstance(value, str) and value in choices:
+        return value
+    raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}{did_you_mean(value, choices)} Received: {name}={value!r}")

@@ -145,10 +145,11 @@ def check_missing(error, *parts):
 
 
 def test_missing_and_no_network(tmp_path, no_network):
+    pytest.importorskip("tensorflow_datasets")  # which takes its time on a busy machine, and is not what is timed
     start = time.perf_counter()
     with pytest.raises(data.MissingDataError) as error:
         data.cifar10(tmp_path)
-    assert time.perf_counter() - start < 60  # it does not wait for a network that is not there
+    assert time.perf_counter() - start < 5
     check_missing(error, f"cifar10 is not in {tmp_path}", f"`tfds build cifar10 --data_dir {tmp_path}`", f"{tmp_path}/downloads/manual")
 
 
@@ -198,7 +199,9 @@ def test_damaged(tmp_path, no_network):
 def test_real_cifar100():
     if not is_prepared("cifar100"):
         pytest.skip("CIFAR-100 is not prepared on this machine")
+    start = time.perf_counter()
     (x_train, y_train), (x_test, y_test) = data.cifar100()
+    assert time.perf_counter() - start < 60
     assert (x_train.shape, x_test.shape) == ((50000, 32, 32, 3), (10000, 32, 32, 3))
     assert (x_train.dtype, y_train.dtype) == ("uint8", "int64")
     np.testing.assert_array_equal(np.bincount(y_train), np.full(100, 500))

@@ -10,7 +10,7 @@ import keras
 from keras_ic.distribution.cluster import Cluster, check_port, cluster, wait_for_peers
 from keras_ic.distribution.peers import peers_needed
 from keras_ic.extras import needed
-from keras_ic.validation import checked_real
+from keras_ic.validation import checked_choice, checked_real
 
 KINDS = ("auto", "one", "mirrored", "multiworker", "tpu")
 
@@ -53,8 +53,7 @@ def strategy(kind: str = "auto", timeout: float = 60.0, start_timeout: float = 6
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     ```
     """
-    if kind not in KINDS:
-        raise ValueError(f"`kind` must be one of {', '.join(map(repr, KINDS))}. Received: kind={kind!r}")
+    checked_choice("kind", kind, KINDS)
     timeout = checked_real("timeout", timeout, "a number of seconds above 0", lambda value: value > 0)
     start_timeout = checked_real("start_timeout", start_timeout, "a number of seconds above 0", lambda value: value > 0)
     backend = keras.backend.backend()

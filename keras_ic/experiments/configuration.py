@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
-from keras_ic.validation import checked_bool, checked_int, checked_real, did_you_mean
+from keras_ic.validation import checked_bool, checked_choice, checked_int, checked_real
 
 DATA = ("digits", "cifar10", "cifar100")
 ORDERS = ("usual", "relu-ic-conv", "ic-conv-relu", "conv-relu-ic")
@@ -195,11 +195,3 @@ def _checked_rates(rates: Any, rate_depth: str) -> tuple[float, ...]:
     if not isinstance(rates, (tuple, list)) or (len(rates) != 2 if rate_depth == "linear" else not rates):
         raise ValueError(f"`rates` must be a tuple of {wanted} for the depth {rate_depth!r}. Received: rates={rates!r}")
     return tuple(checked_real("rates", rate, "numbers in [0, 1), the probabilities to drop a value", lambda value: 0 <= value < 1) for rate in rates)
-
-
-def checked_choice(name: str, value: Any, choices: Iterable[str]) -> str:
-    """`value`, if it is one of the choices; else an error with the nearest."""
-    choices = list(choices)
-    if isinstance(value, str) and value in choices:
-        return value
-    raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}{did_you_mean(value, choices)} Received: {name}={value!r}")

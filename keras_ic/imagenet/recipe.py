@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
-from keras_ic.experiments.configuration import ALIASES, checked_choice
-from keras_ic.validation import checked_bool, checked_int, checked_real, did_you_mean
+from keras_ic.experiments.configuration import ALIASES
+from keras_ic.validation import checked_bool, checked_choice, checked_int, checked_real, did_you_mean
 
 BASE_BATCH = 256  # the batch that `learning_rate` is for
 RECIPES: dict[str, dict[str, Any]] = {

@@ -6,10 +6,10 @@ import pathlib
 from typing import Any
 
 from keras_ic import files
-from keras_ic.experiments.configuration import Configuration, checked_choice
+from keras_ic.experiments.configuration import Configuration
 from keras_ic.experiments.record import check_same
 from keras_ic.tuning.space import SearchSpace
-from keras_ic.validation import checked_bool, checked_int
+from keras_ic.validation import checked_bool, checked_choice, checked_int
 
 NAME = "search.json"
 TUNERS = ("random", "bayesian", "hyperband", "grid", "optuna")

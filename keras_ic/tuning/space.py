@@ -5,8 +5,8 @@ import dataclasses
 import math
 from typing import Any
 
-from keras_ic.experiments.configuration import ALIASES, CHOICES, OF_IC, checked_choice
-from keras_ic.validation import checked_int, checked_real
+from keras_ic.experiments.configuration import ALIASES, CHOICES, OF_IC
+from keras_ic.validation import checked_choice, checked_int, checked_real
 
 DEPTHS = ("uniform", "linear", "stages")
 RATE, LEARNING_RATE = 0.05, 1e-3  # where a search begins, if they are in its ranges
