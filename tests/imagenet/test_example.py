@@ -1,9 +1,10 @@
-"""examples/imagenet.py, the script to copy, and the figure of a record."""
+"""examples/imagenet.py, the script to copy, and the report of its record."""
 
 import json
 
 import pytest
 
+from keras_ic.experiments import report
 from tests.scripts import script
 
 pytestmark = pytest.mark.tensorflow_only
@@ -20,6 +21,8 @@ def test_the_script_trains_and_goes_on_and_its_record_can_be_drawn(folders, tiny
     record = (out / "record.jsonl").read_bytes()
     assert json.loads(record.splitlines()[0])["images"] == {"train": 32, "validation": 12}
     assert main(arguments) == 0 and (out / "record.jsonl").read_bytes() == record
-    pytest.importorskip("matplotlib", reason="the figure needs Matplotlib").use("Agg")
-    script("benchmarks/curves.py").main(out / "record.jsonl", tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    pytest.importorskip("matplotlib", reason="the figure needs Matplotlib")
+    (summary,) = report(out, tmp_path / "report")
+    assert summary.top5 == [100] and len(summary.curves[0]) == 2
+    (figure,) = (tmp_path / "report").glob("*.png")
+    assert figure.stat().st_size > 10_000
