@@ -89,26 +89,27 @@ def table(record):
     goal = statistics.mean(r["accuracy"][-1] for r in runs["usual"])
 
     def percent(values):
-        return f"{100 * statistics.mean(values):.2f} ± {100 * statistics.pstdev(values):.2f}"
+        spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        return f"{100 * statistics.mean(values):.2f}{spread}"
 
     def first(curve):
         return next((epoch for epoch, accuracy in enumerate(curve, 1) if accuracy >= goal), None)
 
     lines = [
-        f"| network | epochs to the usual network's final {100 * goal:.2f} % | best test accuracy, % | final test accuracy, % "
-        "| swing from epoch to epoch after the first quarter, points | time a step, ms |",
+        f"| network | epochs to the usual network's final {100 * goal:.2f} %, each seed | best test accuracy, % | final test accuracy, % "
+        "| change from epoch to epoch after the first quarter, points | time a step, ms |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for way, its in runs.items():
         # Not the steep beginning, where every change is progress.
-        swing = statistics.mean(100 * np.abs(np.diff(r["accuracy"][len(r["accuracy"]) // 4 :])).mean() for r in its)
+        change = statistics.mean(100 * np.abs(np.diff(r["accuracy"][len(r["accuracy"]) // 4 :])).mean() for r in its)
         epochs = ", ".join(str(first(r["accuracy"]) or "never") for r in its)
         cells = [
             way,
             epochs,
             percent([max(r["accuracy"]) for r in its]),
             percent([r["accuracy"][-1] for r in its]),
-            f"{swing:.2f}",
+            f"{change:.2f}",
             f"{statistics.median(r['milliseconds_a_step'] for r in its):.1f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")

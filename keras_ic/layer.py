@@ -54,7 +54,7 @@ class IndependentComponent(keras.layers.Layer):
 
     Args:
         rate: Float in `[0, 1)`, the probability with which a value is set to 0 in training; `1 - p` of the paper's keep probability. It is
-            realized to within `2**-16`. Defaults to `0.05`; the paper's range is 0.03 to 0.10.
+            realized to within `2**-17`. Defaults to `0.05`; the paper's range is 0.03 to 0.10.
         axis: Integer, the channel axis: `-1` for `channels_last`, `1` for `channels_first`. Defaults to `-1`.
         momentum: Float in `[0, 1]`, the share of the old value in each update of the moving statistics. Defaults to `0.99`.
         epsilon: Float above 0, added to the variance. Defaults to `1e-3`.
