@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from keras_ic import files
 from keras_ic.data import MissingDataError
 from keras_ic.experiments import command
+from keras_ic.extras import needed
 from keras_ic.tuning import command as tuning_command
 
 MENDABLE = 2
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     try:
         return arguments.run(arguments) or 0
-    except (ValueError, OSError, ImportError, MissingDataError) as error:
+    except (ValueError, OSError, ImportError, NotImplementedError, MissingDataError) as error:
         print(f"{parser.prog} {arguments.verb}: {' '.join(str(error).split())}", file=sys.stderr)
         return MENDABLE
 
@@ -106,6 +107,7 @@ def _policy(arguments) -> dict:
 def _plan(arguments) -> None:
     from keras_ic import surgery
 
+    _checked_output("-o", arguments.output, arguments.model)
     plan = surgery.plan(files.load_model(arguments.model), **_policy(arguments))
     _write_json(arguments.output, plan.to_dict())
     print(plan)
@@ -134,18 +136,26 @@ def _fold(arguments) -> None:
 
 def _target(source: pathlib.Path, output: str | None, suffix: str) -> pathlib.Path:
     target = pathlib.Path(output) if output else source.with_name(f"{source.stem}_{suffix}.keras")
-    if target.resolve() == source.resolve():
-        raise ValueError(f"The new model needs a file of its own; give another name with -o. Received: {str(target)!r}")
+    _checked_output("-o", target, source)
     if target.suffix != ".keras":
         raise ValueError(f"The name of a model file must end in `.keras`. Received: {str(target)!r}")
-    if not target.parent.is_dir():
-        raise ValueError(f"There is no such folder to write to; make it first. Received: {str(target)!r}")
     return target
+
+
+def _checked_output(option: str, path: str | pathlib.Path | None, *sources: str | pathlib.Path) -> None:
+    """Refuses a file that the command itself reads, and one in a folder that is not there."""
+    if path is None:
+        return
+    if pathlib.Path(path).resolve() in [pathlib.Path(source).resolve() for source in sources]:
+        raise ValueError(f"What is written needs a file of its own; give another name with {option}. Received: {str(path)!r}")
+    if not pathlib.Path(path).parent.is_dir():
+        raise ValueError(f"There is no such folder to write to; make it first. Received: {str(path)!r}")
 
 
 def _inspect(arguments) -> None:
     from keras_ic.surgery import report
 
+    _checked_output("-o", arguments.output, arguments.model)
     model = files.load_model(arguments.model)
     _write_json(arguments.output, [dataclasses.asdict(row) for row in report.inspect(model)])
     print(report.text(model))
@@ -154,16 +164,22 @@ def _inspect(arguments) -> None:
 def _measure(arguments) -> None:
     from keras_ic import independence
 
-    model, inputs = files.load_model(arguments.model), _inputs(arguments.data, arguments.standardize, arguments.data_dir)
-    report = independence.measure(model, inputs, arguments.steps, batch_size=arguments.batch, seed=arguments.seed, verbose=0)
-    _write_json(arguments.output, report.to_dict())
+    _checked_output("-o", arguments.output, arguments.model, arguments.data)
+    _checked_output("--plot", arguments.plot, arguments.model, arguments.data, *([arguments.output] if arguments.output else []))
     if arguments.plot is not None:
+        if not pathlib.Path(arguments.plot).suffix:
+            raise ValueError(f"The ending of `--plot` chooses the format of the figure; give it one, as .png. Received: {arguments.plot!r}")
         try:
-            with files.replacing(arguments.plot) as new:
-                report.plot(new)
+            needed("matplotlib.figure", "Matplotlib", "plot")
         except ImportError as error:
             raise ValueError(f"{error} Received: --plot {arguments.plot}") from error
+    model, inputs = files.load_model(arguments.model), _inputs(arguments.data, arguments.standardize, arguments.data_dir)
+    report = independence.measure(model, inputs, arguments.steps, batch_size=arguments.batch, seed=arguments.seed, verbose=0)
     print(report)
+    _write_json(arguments.output, report.to_dict())
+    if arguments.plot is not None:
+        with files.replacing(arguments.plot) as new:
+            report.plot(new)
 
 
 def _inputs(name: str, standardize: bool, data_dir: str | None):
@@ -184,11 +200,14 @@ def _inputs(name: str, standardize: bool, data_dir: str | None):
         raise ValueError(f"`--standardize` is for {', '.join(data.CLASSES)}; standardize the array in the file yourself. Received: {name!r}")
     try:
         with open(name, "rb") as file, np.load(file) as archive:
-            return archive["x"]
+            array = archive["x"]
     except FileNotFoundError:
         raise
     except Exception as error:  # What is no archive, or is a damaged one, makes NumPy and zipfile raise nearly anything.
         raise ValueError(f"The file must be a sound `.npz` archive with an array named x. Received: {name!r}") from error
+    if array.ndim == 0 or array.dtype.kind not in "uifb":
+        raise ValueError(f"The array x in the file must hold numbers, one example a row. Received: {array.dtype} of shape {array.shape} in {name!r}")
+    return array
 
 
 def _write_json(path: str | None, value) -> None:

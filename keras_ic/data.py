@@ -9,11 +9,14 @@ import os
 import pathlib
 import shlex
 import threading
+from typing import Any
 
 import numpy as np
 
 from keras_ic.extras import needed
-from keras_ic.validation import checked_bool, checked_choice, checked_int, checked_real
+from keras_ic.validation import checked_bool, checked_choice, checked_int, checked_path, checked_real
+
+Images = tuple[np.ndarray, np.ndarray]
 
 CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
 SHAPES = {"digits": (8, 8, 1), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
@@ -25,12 +28,13 @@ class MissingDataError(RuntimeError):
     """An image set that is neither on this machine nor to be downloaded now. Its text is one line that says how to get it."""
 
 
-def digits(seed=0, test_fraction=0.2):
+def digits(seed: int = 0, test_fraction: float = 0.2) -> tuple[Images, Images]:
     """The 1,797 handwritten digits that come with scikit-learn, 8x8 pixels each, in a fixed split in which all classes have their share.
 
     Args:
         seed: Integer in `[0, 2**32)`, chooses the split. Defaults to `0`.
-        test_fraction: Float above 0 and below 1, the share of each class in the test set, rounded to whole images. Defaults to `0.2`.
+        test_fraction: Float above 0 and below 1, the share of each class in the test set, rounded to whole images, of which each set must get
+            some. Defaults to `0.2`.
 
     Returns:
         `((x_train, y_train), (x_test, y_test))`: images, float32 `(n, 8, 8, 1)` from 0 to 1, and classes 0 to 9, int64 `(n,)`. With the defaults,
@@ -60,10 +64,12 @@ def digits(seed=0, test_fraction=0.2):
     members = [random.permutation(np.flatnonzero(y == label)) for label in range(CLASSES["digits"])]
     test = np.sort(np.concatenate([indices[: round(len(indices) * test_fraction)] for indices in members]))
     train = np.setdiff1d(np.arange(len(y)), test)
+    if not len(train) or not len(test):
+        raise ValueError(f"`test_fraction` must leave images in both sets. Received: test_fraction={test_fraction}")
     return (x[train], y[train]), (x[test], y[test])
 
 
-def cifar10(data_dir=None):
+def cifar10(data_dir: str | os.PathLike | None = None) -> tuple[Images, Images]:
     """CIFAR-10: 50,000 training and 10,000 test images of 10 classes, read through tensorflow-datasets and downloaded if they are not there.
 
     Args:
@@ -94,7 +100,7 @@ def cifar10(data_dir=None):
     return _from_tfds("cifar10", data_dir)
 
 
-def cifar100(data_dir=None):
+def cifar100(data_dir: str | os.PathLike | None = None) -> tuple[Images, Images]:
     """CIFAR-100: 50,000 training and 10,000 test images of 100 classes (the fine ones). Everything else is as with `cifar10`.
 
     Args:
@@ -125,7 +131,7 @@ def cifar100(data_dir=None):
     return _from_tfds("cifar100", data_dir)
 
 
-def load(name, data_dir=None):
+def load(name: str, data_dir: str | os.PathLike | None = None) -> tuple[Images, Images]:
     """One of the image sets above, by its name.
 
     Args:
@@ -152,7 +158,7 @@ def load(name, data_dir=None):
     return loaders[checked_choice("name", name, loaders)](data_dir)
 
 
-def channel_statistics(x):
+def channel_statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean and the standard deviation of every channel of a set of images.
 
     Args:
@@ -183,7 +189,17 @@ def channel_statistics(x):
     return mean.astype("float32"), np.sqrt(np.where(variance > 0, variance, 1)).astype("float32")
 
 
-def training_dataset(x, y, batch_size, mean, std, augment=True, seed=0, epoch=0, epochs=1):
+def training_dataset(
+    x: np.ndarray,
+    y: Any,
+    batch_size: int,
+    mean: Any,
+    std: Any,
+    augment: bool = True,
+    seed: int = 0,
+    epoch: int = 0,
+    epochs: int = 1,
+) -> Any:
     """Batches of shuffled, augmented and standardized images for one epoch, or for several in a row.
 
     The order of the images of epoch `k`, and the flip and the crop of each, follow from `(seed, k)` and the image's index alone, through stateless
@@ -248,7 +264,7 @@ def training_dataset(x, y, batch_size, mean, std, augment=True, seed=0, epoch=0,
     return tf.data.Dataset.range(epoch, epoch + epochs).flat_map(indices).map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def test_dataset(x, y, batch_size, mean, std):
+def test_dataset(x: np.ndarray, y: Any, batch_size: int, mean: Any, std: Any) -> Any:
     """Batches of standardized images in their order.
 
     Args:
@@ -301,7 +317,7 @@ def _checked_set(tf, x, y, mean, std):
         raise ValueError(f"`y` must have one entry for each of the {len(x)} images. Received: y of shape {y.shape}")
     values = []
     for name, value in (("mean", mean), ("std", std)):
-        value = np.asarray(value, "float32")
+        value = _as_floats(name, value)
         if value.shape not in ((), x.shape[-1:]) or not np.isfinite(value).all() or (name == "std" and (value <= 0).any()):
             wanted = "a finite number" + (" above 0" if name == "std" else "")
             raise ValueError(f"`{name}` must be {wanted}, or one for each of the {x.shape[-1]} channels. Received: {name}={value.tolist()}")
@@ -311,9 +327,16 @@ def _checked_set(tf, x, y, mean, std):
     return x, y, lambda images: (tf.cast(images, tf.float32) - values[0]) / values[1]
 
 
+def _as_floats(name, value):
+    try:
+        return np.asarray(value, "float32")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be a number, or one for each channel. Received: {name}={value!r}") from error
+
+
 def _checked_images(x):
     x = np.asarray(x)
-    if x.ndim != 4 or len(x) == 0 or x.dtype.kind not in "uif":
+    if x.ndim != 4 or x.size == 0 or x.dtype.kind not in "uif":
         raise ValueError(f"`x` must be numbers of shape (images, height, width, channels). Received: {x.dtype} of shape {x.shape}")
     return x
 
@@ -321,7 +344,9 @@ def _checked_images(x):
 def _from_tfds(name, data_dir):
     needed("tensorflow", "tensorflow", "tensorflow")
     tfds = needed("tensorflow_datasets", "tensorflow-datasets", "data")
-    data_dir = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))
+    data_dir = os.path.expanduser(
+        (data_dir is not None and checked_path("data_dir", data_dir)) or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    )
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         if not builder.is_prepared():

@@ -6,11 +6,14 @@ import os
 import pathlib
 import textwrap
 import zipfile
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_ic.layer import IndependentComponent
+from keras_ic.validation import checked_model, checked_path
 
 CONFIG = "config.json"
 RANDOM_STATES = "keras_ic_random_states.json"
@@ -18,7 +21,7 @@ WEIGHTS = {"model.weights.h5", "model.weights.npz"}
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Gives the path of a new file beside `path`, which takes its place in one step when the block ends, and is deleted if the block fails.
 
     Whoever reads `path`, at any time and after any crash, finds the old file or the new one whole. One writer at a time may write a path.
@@ -62,7 +65,7 @@ def _to_disk(path):
         os.close(descriptor)
 
 
-def save_model(model, path):
+def save_model(model: keras.Model, path: str | os.PathLike) -> None:
     """Saves a model, its optimizer and its random states as a `.keras` file, which `path` names only once it is whole.
 
     Keras does not save the places in the random streams of stock layers, as of Dropout; here they are an entry of their own in the file, which
@@ -74,7 +77,7 @@ def save_model(model, path):
         path: Path ending in `.keras`; its folder must exist.
 
     Raises:
-        ValueError: If `path` does not end in `.keras`.
+        ValueError: If `model` is no Keras model, or `path` does not end in `.keras`.
         OSError: If it cannot be written.
 
     Example:
@@ -89,14 +92,15 @@ def save_model(model, path):
     assert load_model(path).output_shape == (None, 2)
     ```
     """
-    path = _checked_name(path)
+    checked_model(model)
+    path = checked_name(path)
     with replacing(path) as new:
         model.save(new)
         with zipfile.ZipFile(new, "a") as archive:
             archive.writestr(RANDOM_STATES, json.dumps([keras.ops.convert_to_numpy(state).tolist() for state in _random_states(model)]))
 
 
-def load_model(path):
+def load_model(path: str | os.PathLike) -> Any:
     """Loads a `.keras` file, compiled as it was saved, with its optimizer and its random states.
 
     Every byte is checked against the sums in the file before Keras reads it.
@@ -137,7 +141,7 @@ def load_model(path):
     return model
 
 
-def restore(model, path):
+def restore(model: keras.Model, path: str | os.PathLike) -> None:
     """Gives a model the weights, the optimizer's state and the random states that `save_model` wrote of one built and compiled like it.
 
     Other than `load_model`, it takes nothing of the configuration from the file: what Keras does not write there, such as variables that are excluded
@@ -148,7 +152,7 @@ def restore(model, path):
         path: Path ending in `.keras`.
 
     Raises:
-        ValueError: As `load_model`; and if the file holds another kind of model.
+        ValueError: As `load_model`; and if the file holds other layers or other shapes of weights. The model is then as it was.
 
     Example:
 
@@ -165,19 +169,48 @@ def restore(model, path):
     assert keras.ops.max(keras.ops.abs(model.layers[0].kernel)) > 0
     ```
     """
+    checked_model(model)
     path = _checked_file(path)
+    _check_layers(model, path)
     states = _saved_random_states(model, path)
-    model.load_weights(path)
+    before = [(variable, keras.ops.convert_to_numpy(variable)) for variable in _state(model)]
+    try:
+        model.load_weights(path)
+    except Exception as error:  # Keras has by then loaded the layers before the one that does not fit
+        for variable, value in before:
+            variable.assign(value)
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+        raise ValueError(f"The weights in this file do not fit the model ({reason}); take its own. Received: {str(path)!r}") from error
     for variable, state in states:
         variable.assign(state)
+
+
+def _state(model):
+    return [*model.variables, *(model.optimizer.variables if getattr(model, "optimizer", None) is not None else ())]
+
+
+def _check_layers(model, path):
+    """Refuses a file of other layers, of which Keras would load what it finds. A subclassed model has no list of layers to compare."""
+    try:
+        own = model.get_config()["layers"]
+        with zipfile.ZipFile(path) as archive:
+            saved = json.loads(archive.read(CONFIG))["config"]["layers"]
+        kinds = [[layer["class_name"] for layer in layers] for layers in (own, saved)]
+    except (KeyError, TypeError, NotImplementedError):
+        return
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"The file holds a model of other layers, {len(kinds[1])} in place of {len(kinds[0])}; take its own. Received: {str(path)!r}"
+        )
 
 
 def _random_states(model):
     """The places in the random streams of stock layers, in the order of the model's variables.
 
-    An IC layer keeps its own with its weights; and one whose rate has come to 0 has none once it is loaded.
+    An IC layer keeps its own with its weights; and a layer whose rate has come to 0, a stock Dropout too, has none once it is loaded.
     """
-    own = {id(variable) for layer in model._flatten_layers() if isinstance(layer, IndependentComponent) for variable in layer.variables}
+    without = [layer for layer in model._flatten_layers() if isinstance(layer, IndependentComponent) or getattr(layer, "rate", None) == 0]
+    own = {id(variable) for layer in without for variable in layer.variables}
     return [variable for variable in _all_random_states(model) if id(variable) not in own]
 
 
@@ -193,7 +226,9 @@ def _saved_random_states(model, path):
         with zipfile.ZipFile(path) as archive:
             if RANDOM_STATES not in archive.namelist():
                 return []
-            states = [np.asarray(state, "uint32") for state in json.loads(archive.read(RANDOM_STATES))]
+            states = [np.asarray(state) for state in json.loads(archive.read(RANDOM_STATES))]
+        if any(state.dtype.kind not in "iu" for state in states):
+            raise ValueError("they are no integers")
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"The random states in this file are damaged ({error}); take another copy. Received: {str(path)!r}") from None
     if not states:
@@ -205,11 +240,12 @@ def _saved_random_states(model, path):
     for variable, state in zip(variables, states, strict=True):
         if state.shape != tuple(variable.shape):
             raise ValueError(f"The random states in this file are of another form; take another copy. Received: {str(path)!r}")
-    return [(variable, keras.ops.cast(state, variable.dtype)) for variable, state in zip(variables, states, strict=True)]
+    # By NumPy: a negative seed, which TensorFlow's streams may have, is a cast that other backends refuse.
+    return [(variable, state.astype(variable.dtype)) for variable, state in zip(variables, states, strict=True)]
 
 
 def _checked_file(path):
-    path = _checked_name(path)
+    path = checked_name(path)
     if not path.is_file():
         raise ValueError(f"There is no such model file; check the path. Received: {str(path)!r}")
     with open(path, "rb") as file:
@@ -220,8 +256,9 @@ def _checked_file(path):
     return path
 
 
-def _checked_name(path):
-    path = pathlib.Path(path)
+def checked_name(path: Any) -> pathlib.Path:
+    """`path`, if it is one of a model file."""
+    path = pathlib.Path(checked_path("path", path))
     if path.suffix != ".keras":
         raise ValueError(f"The name of a model file must end in `.keras`. Received: {str(path)!r}")
     return path

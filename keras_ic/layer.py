@@ -54,7 +54,8 @@ class IndependentComponent(keras.layers.Layer):
 
     Args:
         rate: Float in `[0, 1)`, the probability with which a value is set to 0 in training; `1 - p` of the paper's keep probability. It is
-            realized to within `2**-17`. Defaults to `0.05`; the paper's range is 0.03 to 0.10.
+            realized to within `2**-17`. Defaults to `0.05`; the paper's range is 0.03 to 0.10. `layer.rate` may be set later, but not from 0,
+            since a layer without dropout has no random stream; what is compiled keeps the rate it was compiled with.
         axis: Integer, the channel axis: `-1` for `channels_last`, `1` for `channels_first`. Defaults to `-1`.
         momentum: Float in `[0, 1]`, the share of the old value in each update of the moving statistics. Defaults to `0.99`.
         epsilon: Float above 0, added to the variance. Defaults to `1e-3`.
@@ -149,9 +150,7 @@ class IndependentComponent(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.rate = checked_real(
-            "rate", rate, "a number in [0, 1), the probability to drop a value (1 minus the keep probability)", lambda value: 0 <= value < 1
-        )
+        self.rate = rate
         self.axis = checked_int("axis", axis, "an integer, the channel axis")
         self.momentum = checked_real("momentum", momentum, "a number in [0, 1]", lambda value: 0 <= value <= 1)
         self.epsilon = checked_real("epsilon", epsilon, "a number above 0", lambda value: value > 0)
@@ -178,6 +177,21 @@ class IndependentComponent(keras.layers.Layer):
             self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.gamma = self.beta = None
 
+    @property
+    def rate(self) -> float:
+        """The probability to drop a value."""
+        return self._rate
+
+    @rate.setter
+    def rate(self, value: float) -> None:
+        wanted = "a number in [0, 1), the probability to drop a value (1 minus the keep probability)"
+        value = checked_real("rate", value, wanted, lambda value: 0 <= value < 1)
+        if value > 0 and hasattr(self, "_rate") and not hasattr(self, "seed_generator"):
+            raise ValueError(
+                f"The rate of {self.name} cannot rise from 0, since it has no random stream; make it with a rate above 0. Received: {value}"
+            )
+        self._rate = value
+
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Creates the weights for inputs of this shape (a tuple of integers, None where unknown)."""
         channels = self._checked_channels(input_shape)
@@ -198,6 +212,7 @@ class IndependentComponent(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalizes and drops; see the class."""
         learning = bool(training) and self.trainable
+        mask = None if mask is None else ops.convert_to_tensor(mask, "bool")
         self._check_inputs(inputs, mask, learning)
         keep = self._draw(inputs) if self.rate > 0 and (learning or self.monte_carlo) else None
         common = {"rate": self.rate, "axis": self.axis, "epsilon": self.epsilon}
@@ -210,7 +225,7 @@ class IndependentComponent(keras.layers.Layer):
             count = ops.cast(ops.prod(ops.shape(inputs)), mean.dtype) if None in inputs.shape else 1
             self._update_moving(mean, variance, count)
         else:
-            valid = None if mask is None else ops.expand_dims(ops.cast(mask, "bool"), -1)
+            valid = None if mask is None else ops.expand_dims(mask, -1)
             mean, variance, count = kernels.moments(inputs, self.axis, valid, self._value(self.moving_mean), self.synchronized)
             outputs = kernels.normalize(inputs, mean, variance, gamma, beta, keep, **common)
             self._update_moving(mean, variance, count)
@@ -290,6 +305,8 @@ class IndependentComponent(keras.layers.Layer):
                 f"`axis` of {self.name} must be in [{-rank}, {rank - 1}] for inputs of rank {rank}. "
                 f"Received: axis={self.axis} with input shape {tuple(input_shape)}"
             )
+        if any(isinstance(size, (tuple, list)) for size in input_shape):
+            raise ValueError(f"{self.name} normalizes one tensor; give each of several a layer of its own. Received: input shapes {input_shape}")
         channels = input_shape[self.axis]
         if channels is None:
             raise ValueError(

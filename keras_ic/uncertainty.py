@@ -14,7 +14,7 @@ from keras_ic.surgery.watching import replaced_calls
 from keras_ic.validation import checked_int, checked_model
 
 SPATIAL = (layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D)
-DROPOUTS = (layers.Dropout, *SPATIAL)
+STOCK_CALLS = {kind.call for kind in (layers.Dropout, *SPATIAL)}
 
 
 class Prediction(NamedTuple):
@@ -33,7 +33,7 @@ def predict_with_uncertainty(model: keras.Model, x: Any, samples: int = 20, batc
     larger for inputs unlike those of the training, but it is no error bar until it has been compared with errors on data put aside.
 
     The model is left exactly as it was, also after an exception or an interruption: weights, random streams, flags and compiled functions. A frozen
-    IC layer drops too, as `monte_carlo` says; recurrent and attention layers run as at inference.
+    IC layer drops too, as `monte_carlo` says, and so does the Dropout inside `MultiHeadAttention`; recurrent layers run as at inference.
 
     Args:
         model: A built model with an IC or Dropout layer whose rate is above 0.
@@ -47,7 +47,8 @@ def predict_with_uncertainty(model: keras.Model, x: Any, samples: int = 20, batc
         `samples - 1`.
 
     Raises:
-        ValueError: For an argument that the above excludes, and a model without dropout.
+        ValueError: For an argument that the above excludes, a model without dropout or with a Dropout of a subclass whose `call` is its own, and
+            outputs that are not one for each input.
 
     Example:
 
@@ -74,7 +75,16 @@ def predict_with_uncertainty(model: keras.Model, x: Any, samples: int = 20, batc
     samples = checked_int("samples", samples, "an integer of 2 or more", lambda value: value >= 2)
     batch_size = checked_int("batch_size", batch_size, "an integer above 0", lambda value: value > 0)
     seed = checked_int("seed", seed, "an integer in [0, 2**31)", lambda value: 0 <= value < 2**31)
-    dropping = [layer for layer in model._flatten_layers() if isinstance(layer, (IndependentComponent, *DROPOUTS)) and layer.rate > 0]
+    dropping = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, (IndependentComponent, layers.Dropout)) and layer.rate > 0 and hasattr(layer, "seed_generator")
+    ]
+    own = [layer.name for layer in dropping if not isinstance(layer, IndependentComponent) and type(layer).call not in STOCK_CALLS]
+    if own:
+        raise ValueError(
+            f"What a Dropout with a `call` of its own does at inference is not known; use IC or stock Dropout. Received: {', '.join(own)}"
+        )
     if not dropping:
         raise ValueError(
             "The model has no IC or Dropout layer with a rate above 0, so that all samples would be the same; call `model.predict`. "
@@ -101,6 +111,12 @@ def _moments(model: keras.Model, inputs: Any, samples: int) -> tuple[Any, Any]:
     for number in range(1, samples + 1):
         outputs = model(keras.tree.map_structure(keras.ops.convert_to_tensor, inputs), training=False)
         values = [keras.ops.convert_to_numpy(keras.ops.stop_gradient(value)) for value in keras.tree.flatten(outputs)]
+        count = len(keras.tree.flatten(inputs)[0])
+        if any(value.shape[:1] != (count,) for value in values):
+            shapes = [value.shape for value in values]
+            raise ValueError(
+                f"Each output must have one entry for each input, along its first axis. Received: outputs of shapes {shapes} for {count} inputs"
+            )
         if number == 1:
             mean, squares = [np.zeros(value.shape) for value in values], [np.zeros(value.shape) for value in values]
         for index, value in enumerate(values):
@@ -154,4 +170,8 @@ def _mask_shape(layer, shape):
         return tuple(size if axis in (0, channels) else 1 for axis, size in enumerate(shape))
     if layer.noise_shape is None:
         return shape
+    if len(layer.noise_shape) != len(shape):
+        raise ValueError(
+            f"`noise_shape` of {layer.name} must have one entry an axis of the inputs. Received: {layer.noise_shape} for rank {len(shape)}"
+        )
     return tuple(size if wanted is None else wanted for size, wanted in zip(shape, layer.noise_shape, strict=True))

@@ -3,6 +3,7 @@
 import difflib
 import math
 import numbers
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,12 +17,22 @@ def checked_model(model: Any) -> keras.Model:
     return model
 
 
+def checked_path(name: str, value: Any) -> str:
+    """`value` as a string, if it is a path."""
+    if isinstance(value, (str, os.PathLike)):
+        return os.fspath(value)
+    raise ValueError(f"`{name}` must be a path, a string or os.PathLike. Received: {name}={value!r} (of type {type(value).__name__})")
+
+
 def checked_real(name: str, value: Any, wanted: str, allowed: Callable[[float], bool]) -> float:
     """`value` as a Python float, if it is a real number (numpy's scalars count, booleans and nan do not) and `allowed(value)`."""
     is_number = isinstance(value, numbers.Real) or (getattr(value, "shape", None) == () and hasattr(value, "__float__"))
-    is_boolean = isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
-    if is_number and not is_boolean:
-        number = float(value)
+    of_numbers = not isinstance(value, bool) and any(kind in str(getattr(value, "dtype", "float")) for kind in ("float", "int"))
+    if is_number and of_numbers:
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
         if math.isfinite(number) and allowed(number):
             return number
     raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r} (of type {type(value).__name__})")

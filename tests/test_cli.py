@@ -69,6 +69,15 @@ def test_errors_that_the_user_can_mend(path, tmp_path, capsys):
     assert "no such folder" in error_of(capsys, "rewrite", path, "-o", tmp_path / "nowhere" / "out.keras")
 
 
+def test_what_a_command_reads_it_does_not_write_over(path, tmp_path, capsys):
+    np.savez(tmp_path / "data.npz", x=np.zeros((4, 8, 8, 3), "float32"))
+    before = path.read_bytes(), (tmp_path / "data.npz").read_bytes()
+    measure = ("measure", path, "--data", tmp_path / "data.npz")
+    for command in (("plan", path, "-o", path), ("inspect", path, "-o", path), (*measure, "-o", path), (*measure, "--plot", tmp_path / "data.npz")):
+        assert "file of its own" in error_of(capsys, *command)
+    assert (path.read_bytes(), (tmp_path / "data.npz").read_bytes()) == before
+
+
 def test_a_truncated_model_file_is_one_clear_error_and_leaves_nothing(path, capsys):
     path.write_bytes(path.read_bytes()[:-200])
     assert "whole" in error_of(capsys, "rewrite", path)

@@ -115,6 +115,8 @@ def test_digits_are_split_not_lost():
     ("arguments", "message"),
     [
         ({"seed": -1}, r"`seed` must be .* Received: seed=-1 \(of type int\)$"),
+        ({"test_fraction": 0.001}, r"`test_fraction` must leave images in both sets\. Received: test_fraction=0\.001$"),
+        ({"test_fraction": 0.999}, r"`test_fraction` must leave images in both sets\. Received: test_fraction=0\.999$"),
         ({"test_fraction": 0}, r"`test_fraction` must be a number above 0 and below 1\. Received: test_fraction=0 \(of type int\)$"),
     ],
 )
@@ -318,11 +320,13 @@ def test_test_dataset():
     [
         ({"x": np.zeros((5, 8, 8))}, r"`x` must be numbers of shape .* Received: float64 of shape \(5, 8, 8\)$"),
         ({"x": np.zeros((0, 8, 8, 3))}, r"`x` must be .* Received: float64 of shape \(0, 8, 8, 3\)$"),
+        ({"x": np.zeros((5, 0, 8, 3))}, r"`x` must be .* Received: float64 of shape \(5, 0, 8, 3\)$"),
         ({"x": np.zeros((5, 8, 8, 3), bool)}, r"`x` must be .* Received: bool of shape \(5, 8, 8, 3\)$"),
         ({"y": np.zeros(4)}, r"`y` must have one entry for each of the 5 images\. Received: y of shape \(4,\)$"),
         ({"y": 3}, r"`y` must have .* Received: y of shape \(\)$"),
         ({"batch_size": 0}, r"`batch_size` must be an integer above 0\. Received: batch_size=0 \(of type int\)$"),
         ({"mean": [1, 2]}, r"`mean` must be a finite number, or one for each of the 3 channels\. Received: mean=\[1.0, 2.0\]$"),
+        ({"mean": "a"}, r"`mean` must be a number, or one for each channel\. Received: mean='a'$"),
         ({"mean": np.nan}, r"`mean` must be .* Received: mean=nan$"),
         ({"std": [1, 0, 1]}, r"`std` must be a finite number above 0, .* Received: std=\[1.0, 0.0, 1.0\]$"),
         ({"augment": 1}, r"`augment` must be True or False\. Received: augment=1 \(of type int\)$"),

@@ -181,6 +181,21 @@ def test_an_ic_layer_whose_rate_has_come_to_0_has_no_stream_any_more(tmp_path):
     np.testing.assert_array_equal(one, two)  # the masks of the Dropout and of the other go on
 
 
+def test_random_states_of_negative_seeds_and_of_a_dropout_turned_off(tmp_path):
+    dropout = [keras.layers.Dropout(0.2, seed=-1), keras.layers.Dropout(0.2, seed=3)]
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), *dropout])
+    dropout[1].rate = 0.0
+    x = np.ones((2, 4), "float32")
+    model(x, training=True)
+    save_model(model, tmp_path / "model.keras")
+    loaded = load_model(tmp_path / "model.keras")
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dropout(0.2, seed=-1), keras.layers.Dropout(0)])
+    restore(other, tmp_path / "model.keras")
+    expected = keras.ops.convert_to_numpy(dropout[0].seed_generator.state)
+    for each in (loaded, other):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(each.layers[1].seed_generator.state), expected)
+
+
 def test_files_of_keras_itself_and_for_keras_itself(tmp_path):
     model = with_stock_dropout()
     model.save(tmp_path / "stock.keras")
@@ -200,3 +215,27 @@ def test_restoring_another_model(tmp_path, model):
         restore(other, tmp_path / "model.keras")
     with pytest.raises(ValueError, match="There is no such model file"):
         restore(other, tmp_path / "none.keras")
+
+
+@pytest.mark.parametrize("widths", [(5, 3), (5,), (5, 4, 4)])
+def test_what_does_not_fit_changes_nothing(tmp_path, widths):
+    def dense(widths):
+        model = keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(width) for width in widths)])
+        model.compile("adam", "mse")
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    save_model(dense((5, 4)), tmp_path / "model.keras")
+    other = dense(widths)
+    before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in other.variables]
+    with pytest.raises(ValueError, match=r"(?s)take its own. Received: '.*model.keras'$"):
+        restore(other, tmp_path / "model.keras")
+    for variable, value in zip(other.variables, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
+
+
+def test_what_is_no_model_and_no_path(tmp_path):
+    with pytest.raises(ValueError, match=r"must be a keras.Model. Received"):
+        save_model("x", tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"`path` must be a path.*Received: path=None"):
+        load_model(None)

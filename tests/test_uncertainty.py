@@ -98,6 +98,31 @@ def test_an_interruption_leaves_the_model_as_it_was():
     assert model.variables and state(model)[:2] == before
 
 
+def test_attention_drops_too_and_what_was_raised_from_0_is_passed_over():
+    inputs = keras.Input((3, 4))
+    raised = keras.layers.Dropout(0)
+    model = keras.Model(inputs, raised(keras.layers.MultiHeadAttention(2, 4, dropout=0.5)(inputs, inputs)))
+    raised.rate = 0.5
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    assert keras_ic.predict_with_uncertainty(model, x, samples=4).std.max() > 0
+
+
+class Tripled(keras.layers.Dropout):
+    def call(self, inputs, training=False):
+        return super().call(inputs * 3.0, training=training)
+
+
+def test_what_cannot_be_sampled_is_named():
+    x = np.ones((2, 3, 4), "float32")
+    total = keras.Input((3, 4))
+    for model, said in (
+        (keras.Sequential([keras.Input((3, 4)), Tripled(0.5, name="mine")]), "Received: mine$"),
+        (keras.Model(total, keras.ops.sum(keras_ic.IC(0.1)(total))), r"one entry for each input.*Received: outputs of shapes \[\(\)\] for 2 inputs"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            keras_ic.predict_with_uncertainty(model, x)
+
+
 def test_errors():
     model, x = network(), sample()
     for wrong, said in (

@@ -13,17 +13,17 @@ SMALLEST = 2 ** (BLOCKS - 1)  # each transition halves the height and the width
 
 
 def DenseNet(
-    depth=40,
-    growth_rate=12,
-    order="ic",
-    rate=0.05,
-    classes=10,
-    input_shape=(32, 32, 3),
-    weight_decay=1e-4,
-    seed=None,
-    name=None,
-    bottleneck=False,
-):
+    depth: int = 40,
+    growth_rate: int = 12,
+    order: str = "ic",
+    rate: float = 0.05,
+    classes: int = 10,
+    input_shape: tuple[int | None, ...] = (32, 32, 3),
+    weight_decay: float = 1e-4,
+    seed: int | None = None,
+    name: str | None = None,
+    bottleneck: bool = False,
+) -> keras.Model:
     """A CIFAR DenseNet, or DenseNet-BC, whose units are built in one of four orders.
 
     A 3x3 convolution of 16 filters, three dense blocks of `n` layers each, global average pooling, and a dense classifier. A layer is a 3x3

@@ -4,23 +4,23 @@ import keras
 from keras import layers
 
 from keras_ic.applications.units import DEEPEST, Units, checked_classes, checked_input_shape
-from keras_ic.validation import checked_int
+from keras_ic.validation import checked_choice, checked_int
 
 FILTERS = (16, 32, 64)
 EXPANSION = 4  # of a bottleneck's output over its middle
 
 
 def ResNet(
-    depth,
-    order="ic",
-    rate=0.05,
-    classes=10,
-    input_shape=(32, 32, 3),
-    weight_decay=1e-4,
-    seed=None,
-    name=None,
-    block="auto",
-):
+    depth: int,
+    order: str = "ic",
+    rate: float = 0.05,
+    classes: int = 10,
+    input_shape: tuple[int | None, ...] = (32, 32, 3),
+    weight_decay: float = 1e-4,
+    seed: int | None = None,
+    name: str | None = None,
+    block: str = "auto",
+) -> keras.Model:
     """A CIFAR ResNet whose residual units are built in one of four orders.
 
     A 3x3 convolution of 16 filters, three stages of `n` blocks with 16, 32 and 64 filters (a bottleneck's output has four times as many), the
@@ -114,8 +114,7 @@ def _block(units, x, name, kind, filters, stride):
 
 def _checked_depth(depth, block):
     """The kind of block, and how many of it a stage has."""
-    if block not in ("auto", "basic", "bottleneck"):
-        raise ValueError(f'`block` must be "auto", "basic" or "bottleneck". Received: block={block!r}')
+    block = checked_choice("block", block, ("auto", "basic", "bottleneck"))
     wanted = f"an integer from 8 to {DEEPEST} of the form 6n+2 (20, 32, 44, 56, 110: basic blocks) or 9n+2 (29, 47, 164: bottlenecks)"
     depth = checked_int("depth", depth, wanted, lambda value: 8 <= value <= DEEPEST and ((value - 2) % 6 == 0 or (value - 2) % 9 == 0))
     fits = {"basic": (depth - 2) % 6 == 0, "bottleneck": (depth - 2) % 9 == 0}

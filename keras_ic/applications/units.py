@@ -7,7 +7,7 @@ import keras
 from keras import layers
 
 from keras_ic.layer import IndependentComponent
-from keras_ic.validation import checked_int, checked_real
+from keras_ic.validation import checked_choice, checked_int, checked_real
 
 # What stands before and what behind the weight layer of a unit.
 IC_ORDERS = {
@@ -41,10 +41,8 @@ class Units:
 
     def __init__(self, order, rate, weight_decay, seed, usual=CONV_BN_RELU):
         orders = {"usual": usual, **IC_ORDERS}
-        self.order = ALIASES.get(order, order) if isinstance(order, str) else order
-        if not isinstance(self.order, str) or self.order not in orders:
-            choices = ", ".join(f'"{choice}"' for choice in (*orders, *ALIASES))
-            raise ValueError(f"`order` must be one of {choices}. Received: order={order!r}")
+        order = checked_choice("order", order, (*orders, *ALIASES))
+        self.order = ALIASES.get(order, order)
         self.kinds_before, self.kinds_behind = orders[self.order]
         self.rate = checked_real("rate", rate, "a number in [0, 1), the probability to drop a value", lambda value: 0 <= value < 1)
         self.weight_decay = checked_real("weight_decay", weight_decay, "a number of 0 or more", lambda value: value >= 0)

@@ -10,7 +10,15 @@ WIDTH = 512  # of the two hidden dense layers
 SMALLEST = 2 ** len(BLOCKS)  # each block halves the height and the width
 
 
-def VGG16(order="ic", rate=0.05, classes=10, input_shape=(32, 32, 3), weight_decay=1e-4, seed=None, name=None):
+def VGG16(
+    order: str = "ic",
+    rate: float = 0.05,
+    classes: int = 10,
+    input_shape: tuple[int | None, ...] = (32, 32, 3),
+    weight_decay: float = 1e-4,
+    seed: int | None = None,
+    name: str | None = None,
+) -> keras.Model:
     """The VGG-16 for CIFAR, built of units in one of four orders.
 
     Thirteen 3x3 convolutions in five blocks of 64, 128, 256, 512 and 512 filters, a 2x2 max pooling behind each block, then two dense layers of 512

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_ic.distribution.peers import peers_needed
+
 
 def number_of_workers(strategy: Any) -> int:
     """The processes of a tf.distribute strategy. (The hosts of a TPU are none: one process drives them all.)"""
@@ -41,7 +43,7 @@ def from_chief(strategy: Any, values: list[np.ndarray]) -> list[np.ndarray]:
     for kind in sorted(set(kinds)):
         places = [place for place, value in enumerate(kinds) if value == kind]
         packed = np.concatenate([values[place].astype(kind).ravel() for place in places])
-        with strategy.scope():  # always, since TensorFlow would trace it anew for another context
+        with peers_needed(number_of_workers(strategy)), strategy.scope():  # always, since TensorFlow would trace it anew for another context
             received = strategy.experimental_local_results(_exchange(strategy, kind)(tf.constant(packed)))[0].numpy()
         ends = np.cumsum([values[place].size for place in places])
         for place, part in zip(places, np.split(received, ends[:-1]), strict=True):

@@ -1,7 +1,6 @@
 """Backups within an epoch, from which a run goes on as if it had never stopped."""
 
 import json
-import pathlib
 import zipfile
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from keras_ic import files
 from keras_ic.distribution.agreement import from_chief, give_variables
 from keras_ic.distribution.keras_fit import variables_of
+from keras_ic.validation import checked_int
 
 PROGRESS = "keras_ic_progress.json"
 
@@ -26,7 +26,12 @@ class Backup(keras.callbacks.Callback):
 
     Args:
         path: Path ending in `.keras`, the same on every worker; the chief's counts.
-        every: Integer above 0, the steps from one backup to the next. Defaults to `None`: at the end of each epoch alone.
+        every: Integer above 0, the steps from one backup to the next. Defaults to `None`: at the end of each epoch alone. To go on within an epoch,
+            `fit` needs the `steps_per_epoch` of before, and data that begin at the batch after the last.
+
+    Raises:
+        ValueError: For an argument that the above excludes; from `fit`, if the model is not prepared, the file is no whole backup, or a step within
+            an epoch of another length.
 
     Example:
 
@@ -47,7 +52,8 @@ class Backup(keras.callbacks.Callback):
 
     def __init__(self, path: Any, every: int | None = None):
         super().__init__()
-        self.path, self.every = pathlib.Path(path), every
+        self.path = files.checked_name(path)
+        self.every = None if every is None else checked_int("every", every, "None or an integer above 0", lambda value: value > 0)
         self._metrics: list[float] | None = None
 
     def place(self) -> tuple[int, int]:
@@ -57,12 +63,17 @@ class Backup(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Restores, if there is something to restore."""
-        model, state = self.model, self.model.distribution
+        model = self.model
+        if not hasattr(model, "distribution"):
+            raise ValueError(f"`Backup` needs a model of `keras_ic.distribution.prepare`. Received: model {model.name!r}")
+        state = model.distribution
         problem, progress = "", None
         if state.is_chief:
             try:
                 progress = self._progress()
                 if progress is not None:
+                    if progress["step"] and progress["steps"] != self.params["steps"]:
+                        raise ValueError(f"it was made in an epoch of {progress['steps']} steps, not {self.params['steps']}; give `steps_per_epoch`")
                     files.restore(model, self.path)
             except Exception as error:  # whatever it is, the workers that wait for the chief have to be told
                 problem = " ".join(str(error).split()) or type(error).__name__
@@ -94,19 +105,21 @@ class Backup(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Saves, and stops if the workers have agreed to."""
-        if self._skipped:
-            return
-        state = self.model.distribution
-        stop = state.stop_agreed
-        if stop or (self.every and (batch + 1) % self.every == 0 and batch + 1 < self.params["steps"]):
+        if self._skipped or batch + 1 == self.params["steps"]:
+            return  # Behind the last step, `on_epoch_end` saves, once the epoch has its test.
+        if self.model.distribution.stop_agreed or (self.every and (batch + 1) % self.every == 0):
             self._save(self._epoch, batch + 1)
-        if stop:
-            state.stop_wanted = False  # done
-            raise KeyboardInterrupt
+        self._stop_if_agreed()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Saves."""
+        """Saves, and stops if the workers have agreed to."""
         self._save(epoch + 1, 0)
+        self._stop_if_agreed()
+
+    def _stop_if_agreed(self):
+        if self.model.distribution.stop_agreed:
+            self.model.distribution.stop_wanted = False  # done
+            raise KeyboardInterrupt
 
     def _save(self, epoch, step):
         # Read by all, since the metrics of a step are spread over the replicas.
@@ -117,7 +130,7 @@ class Backup(keras.callbacks.Callback):
         with files.replacing(self.path) as new:
             files.save_model(self.model, new)
             with zipfile.ZipFile(new, "a") as archive:
-                archive.writestr(PROGRESS, json.dumps({"epoch": epoch, "step": step, "metrics": metrics}))
+                archive.writestr(PROGRESS, json.dumps({"epoch": epoch, "step": step, "steps": self.params["steps"], "metrics": metrics}))
 
     def _metric_variables(self):
         return [variable for metric in self.model.metrics for variable in metric.variables]

@@ -109,7 +109,6 @@ class _Prepared:
 
     def fit(self, *args, callbacks=None, verbose="auto", **kwargs):
         """As `keras.Model.fit`."""
-        callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [] if callbacks is None else [callbacks]
         callbacks = [*self._of_this_worker(callbacks), _Alike()]
         self._stops = None
         with peers_needed(self.workers):
@@ -117,7 +116,8 @@ class _Prepared:
 
     def evaluate(self, *args, callbacks=None, verbose="auto", **kwargs):
         """As `keras.Model.evaluate`."""
-        if isinstance(callbacks, (list, tuple)):
+        # A list that Keras has made is passed on as it is, since it has been filtered before.
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = self._of_this_worker(callbacks)
         with peers_needed(self.workers):
             return type(self.model).evaluate(self.model, *args, callbacks=callbacks, verbose=self._shown(verbose), **kwargs)
@@ -195,12 +195,17 @@ class _Prepared:
         return take
 
     def _of_this_worker(self, callbacks):
+        callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [] if callbacks is None else [callbacks]
         if self.is_chief:
             return callbacks
-        return [callback for callback in callbacks if not (type(callback).__name__ in OF_CHIEF or getattr(callback, "chief_only", False))]
+        return [callback for callback in callbacks if not _is_of_chief(callback)]
 
     def _shown(self, verbose):
         return verbose if self.is_chief else 0
+
+
+def _is_of_chief(callback):
+    return getattr(callback, "chief_only", False) or any(kind.__name__ in OF_CHIEF for kind in type(callback).__mro__)
 
 
 class _Alike(keras.callbacks.Callback):

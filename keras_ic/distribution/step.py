@@ -55,6 +55,7 @@ class TrainStep:
         gradients: list[Any] = []
         losses, predictions = [], []
         size = tf.shape(first)[0]
+        may_be_empty = first.shape[0] is None or first.shape[0] < self.accumulate
         for part in range(self.accumulate):
             begin, end = size * part // self.accumulate, size * (part + 1) // self.accumulate
             piece = (x, y, sample_weight)
@@ -63,7 +64,14 @@ class TrainStep:
                 if self.accumulate > 1:
                     piece = keras.tree.map_structure(lambda value, begin=begin, end=end: value if value is None else value[begin:end], piece)
                 weight = tf.cast(end - begin, tf.float32) / tf.maximum(count, 1) * share * replicas
-                loss, outputs, new, states = compute(*piece, weight, states)
+                loss, outputs, new, after = compute(*piece, weight, states)
+            new = [_dense(gradient) for gradient in new]
+            if may_be_empty:
+                # Of no example there are no statistics and no gradient, and what layers make of it may be nan.
+                filled = end > begin
+                new = [gradient if gradient is None else tf.where(filled, gradient, tf.zeros_like(gradient)) for gradient in new]
+                after = [tf.where(filled, value, old) for value, old in zip(after, states, strict=True)]
+            states = after
             gradients = new if not gradients else [a if b is None else b if a is None else a + b for a, b in zip(gradients, new, strict=True)]
             losses.append((loss, tf.cast(end - begin, tf.float32)))
             predictions.append(outputs)
@@ -112,3 +120,10 @@ class TrainStep:
         # The way Keras's optimizers write variables of strategies with and without merge calls.
         tf.__internal__.distribute.interim.maybe_merge_call(write, tf.distribute.get_strategy(), *states)
         return stops[0]
+
+
+def _dense(gradient):
+    """What an embedding gives is no tensor, and cannot be added to another."""
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(gradient) if isinstance(gradient, tf.IndexedSlices) else gradient

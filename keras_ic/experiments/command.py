@@ -22,7 +22,7 @@ from keras_ic.validation import did_you_mean
 
 STOPPED = 75
 HELP = {
-    "data": "the images; or imagenet2012, or a folder that holds images in train and val",
+    "data": "or imagenet2012, or a folder that holds train and val",
     "model": "small, resnet20 ... resnet164, vgg16, densenet40, or a network of keras.applications",
     "order": "usual, or with IC layers; ic is the paper's choice, relu-ic-conv",
     "rate": "probability of the IC layers to drop a value",
@@ -48,30 +48,33 @@ HELP = {
 
 def add(verbs) -> None:
     """Adds the two verbs to a parser's."""
-    what = "train a network, or go on with its training; several values of an argument make a grid of runs, each in a folder of its own"
+    what = "train a network, or resume its training; several values of an argument make a grid of runs, each in a folder of its own"
     train = verbs.add_parser("train", help=what, description=what)
     for field in dataclasses.fields(Configuration):
         if field.name not in HELP:
             continue
         kinds: dict[str, Callable] = {"float": float, "int": int, "int | None": int, "tuple[float, ...] | None": _rates}
         kind = kinds.get(str(getattr(field.type, "__name__", field.type)), str)
-        choices = f"{', '.join(CHOICES[field.name])}; " if field.name in CHOICES else ""
         shown = {"train_size": "all of them", "image_size": "as they are", "rates": "none"}.get(field.name, field.default)
-        text = f"{choices}{HELP[field.name]} (default: {shown})"
+        said = "; ".join(filter(None, (", ".join(CHOICES.get(field.name, ())), HELP[field.name])))
+        text = f"{said} (default: {shown})"
         metavar = {int: "N", float: "X", str: "NAME", _rates: "X,X"}[kind]
         name = f"--{field.name.replace('_', '-')}"
         train.add_argument(name, type=kind, nargs="+", default=[field.default], metavar=metavar, help=text, action=_Given)
     imagenet.add(train, _Given)
-    train.add_argument("--no-augment", action="store_true", help="no flips and crops")
-    train.add_argument("--keep-batch-norm", action="store_true", help="a BatchNormalization behind each convolution beside the IC layers")
-    train.add_argument("--recalibrate", action="store_true", help="estimate the moving statistics anew at the end")
+    for name, text in (
+        ("--no-augment", "no flips and crops"),
+        ("--keep-batch-norm", "a BatchNormalization behind each convolution beside the IC layers"),
+        ("--recalibrate", "estimate the moving statistics anew at the end"),
+    ):
+        train.add_argument(name, action=_Given, nargs=0, const=True, default=False, help=f"{text} (digits and CIFAR alone)")
     train.add_argument("--data-dir", metavar="DIR", help="folder of tensorflow-datasets (default: its own, ~/tensorflow_datasets)")
     train.add_argument("--out", metavar="DIR", help="folder of the run, or of the folders of a grid (default: runs/ and a name for each run)")
     train.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")
     train.set_defaults(run=_train, given=())
     what = "make a table and figures of the records found in folders"
     verb = verbs.add_parser("report", help=what, description=what)
-    verb.add_argument("folders", nargs="+", metavar="DIR", help="folders of runs, or folders that hold such")
+    verb.add_argument("folders", nargs="+", metavar="DIR", help="folders of runs, or folders that contain them")
     verb.add_argument("--out", required=True, metavar="FOLDER", help="where to write table.md, summary.json and the figures")
     verb.set_defaults(run=_report)
 
@@ -84,7 +87,7 @@ class _Given(argparse.Action):
     """Stores the value, and notes that it was given: defaults follow the data."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, self.dest, values)
+        setattr(namespace, self.dest, self.const if self.nargs == 0 else values)
         namespace.given = (*namespace.given, self.dest)
 
 
@@ -96,11 +99,16 @@ def _train(arguments: argparse.Namespace) -> int:
             alone = " (the last two are trained alone, not in a grid)."
             end = alone if _is_imagenet(name) else did_you_mean(name, [*CHOICES["data"], "imagenet2012"])
             raise ValueError(f"`--data` must be one of {', '.join(CHOICES['data'])}, imagenet2012, or a folder of images{end} Received: {name!r}")
+    for name in arguments.given:
+        if name in (*imagenet.OWN, *imagenet.OF_RUN):
+            raise ValueError(
+                f"This argument is for imagenet2012 and folders of images alone. Received: --{name.replace('_', '-')} with --data {arguments.data[0]}"
+            )
     values = {name: getattr(arguments, name) for name in HELP}
     values["augment"] = False if arguments.no_augment else None
     runs = grid(**values, keep_batch_norm=arguments.keep_batch_norm, recalibrate=arguments.recalibrate)
-    for configuration in runs:  # Every name is looked at before anything is trained.
-        network(dataclasses.replace(configuration, seed=0), data.SHAPES[configuration.data], data.CLASSES[configuration.data])
+    for configuration in dict.fromkeys(dataclasses.replace(each, seed=0) for each in runs):  # Every name, before anything is trained.
+        network(configuration, data.SHAPES[configuration.data], data.CLASSES[configuration.data])
     failed = []
     with stopped_by_signals() as stop:
         for configuration in runs:
@@ -114,7 +122,7 @@ def _train(arguments: argparse.Namespace) -> int:
             try:
                 record = run(configuration, folder, arguments.data_dir, [stop])
             except KeyboardInterrupt:
-                print(f"keras-ic train: stopped; the same command goes on after the last whole epoch of {folder}", file=sys.stderr)
+                print(f"keras-ic train: stopped; the same command resumes after the last whole epoch of {folder}", file=sys.stderr)
                 return STOPPED
             except ValueError as error:
                 if len(runs) == 1:

@@ -135,12 +135,12 @@ class Configuration:
         elif self.rates is not None or self.rate_depth in ("linear", "stages"):
             values["rates"] = _checked_rates(self.rates, self.rate_depth)
             values["rate"] = sum(values["rates"]) / len(values["rates"])
-        elif values["dropout"]:
+        elif self.rate_depth != "uniform" and values["rate"] >= 0.5:
+            raise ValueError(f"`rate` must be below 0.5 where it rises or falls to twice itself. Received: rate={self.rate}")
+        if values["dropout"] and values["order"] != "usual":
             raise ValueError(
                 f'`dropout` is for the order "usual"; IC layers drop at `rate`. Received: dropout={self.dropout} with order={self.order!r}'
             )
-        elif self.rate_depth != "uniform" and values["rate"] >= 0.5:
-            raise ValueError(f"`rate` must be below 0.5 where it rises or falls to twice itself. Received: rate={self.rate}")
         for name, value in values.items():
             object.__setattr__(self, name, value)
 

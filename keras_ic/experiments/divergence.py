@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_ic.surgery.watching import replaced_calls
+
 
 class DivergedError(ValueError):
     """The loss is no number any more."""
@@ -61,16 +63,25 @@ def explain(at: tuple[int, int], model: keras.Model, batches: Iterable[Any], rew
             break
         model.train_on_batch(x, y)
     x = keras.ops.convert_to_tensor(x)
-    where = "the loss itself, while all layers' outputs are finite"
-    for layer in model.layers:
-        if any(not np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in layer.weights):
-            where = f"the weights of {layer.name}"
-            break
-    else:
-        layers = [layer for layer in model.layers if layer.output is not model.input]
-        outputs = keras.Model(model.inputs, [layer.output for layer in layers])(x, training=True)
-        for layer, output in zip(layers, keras.tree.flatten(outputs), strict=True):
-            if not np.isfinite(keras.ops.convert_to_numpy(keras.ops.stop_gradient(keras.ops.cast(output, "float32")))).all():
-                where = f"the outputs of {layer.name}"
-                break
+    broken: list[str] = []
+
+    def looked_at(layer, call):
+        def watched(*args, **kwargs):
+            if not all(map(_is_finite, layer.weights)):
+                broken.append(f"the weights of {layer.name}")
+            outputs = call(*args, **kwargs)
+            if not all(map(_is_finite, keras.tree.flatten(outputs))):
+                broken.append(f"the outputs of {layer.name}")
+            return outputs
+
+        return watched
+
+    layers = [layer for layer in model._flatten_layers() if not isinstance(layer, keras.Model)]
+    with replaced_calls({layer: looked_at(layer, layer.call) for layer in layers}):
+        model(x, training=True)
+    where = broken[0] if broken else "the loss itself, while all layers' outputs are finite"
     return f"The loss is not finite any more {when}; what went first are {where}"
+
+
+def _is_finite(value: Any) -> bool:
+    return bool(np.isfinite(keras.ops.convert_to_numpy(keras.ops.stop_gradient(keras.ops.cast(value, "float32")))).all())

@@ -1,7 +1,6 @@
 """The network of a configuration, by its name."""
 
 import contextlib
-import functools
 import inspect
 import random
 import re
@@ -91,6 +90,17 @@ def stock_networks() -> dict[str, Callable]:
     return {name: value for name, value in vars(keras.applications).items() if inspect.isfunction(value)}
 
 
+def for_standardized(build: Callable, shape: tuple[int, ...], classes: int) -> keras.Model:
+    """A network of `keras.applications`, with random weights and for images that are standardized: without preprocessing of its own."""
+    model = build(weights=None, input_shape=shape, classes=classes, classifier_activation=None)
+    own = (keras.layers.Rescaling, keras.layers.Normalization)
+
+    def call(layer, *args, **kwargs):
+        return args[0] if isinstance(layer, own) else layer(*args, **kwargs)
+
+    return keras.models.clone_model(model, call_function=call)
+
+
 def penalized(model: keras.Model, factor: float) -> keras.Model:
     """A new model like it, whose kernels have an L2 penalty of this factor."""
 
@@ -120,8 +130,7 @@ def _named(configuration: Configuration, shape: tuple[int, ...], classes: int) -
         raise ValueError(f"`model` must be one of {choices}{hint} Received: model={name!r}")
     if configuration.order not in ("usual", "relu-ic-conv"):
         raise ValueError(f'{name} comes in the orders "usual" and "ic" alone. Received: order={configuration.order!r} with model={name!r}')
-    build = _small if name == "small" else functools.partial(stock[name], weights=None, classifier_activation=None)
-    usual = penalized(build(input_shape=shape, classes=classes), decay)
+    usual = penalized(_small(shape, classes) if name == "small" else for_standardized(stock[name], shape, classes), decay)
     return usual if configuration.order == "usual" else surgery.rewrite(usual, configuration.rate)
 
 

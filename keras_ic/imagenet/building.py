@@ -1,13 +1,11 @@
 """The network of a recipe, compiled."""
 
-import inspect
 import re
-from typing import Any
 
 import keras
 
 from keras_ic import applications, surgery
-from keras_ic.experiments.networks import building, penalized, stock_networks
+from keras_ic.experiments.networks import building, for_standardized, penalized, stock_networks
 from keras_ic.imagenet.recipe import Recipe
 from keras_ic.imagenet.resnet import resnet
 from keras_ic.validation import did_you_mean
@@ -86,7 +84,4 @@ def _usual(name: str, shape, classes: int) -> keras.Model:
         hint = did_you_mean(name, [*VERSION_1_5, *stock])
         choices = "resnet50, resnet101, a ResNet for small images (resnet20 ...) or a network of keras.applications"
         raise ValueError(f"`model` must be {choices}{hint} Received: model={name!r}")
-    arguments: dict[str, Any] = {"weights": None, "input_shape": shape, "classes": classes, "classifier_activation": None}
-    if "include_preprocessing" in inspect.signature(stock[name]).parameters:
-        arguments["include_preprocessing"] = False  # the pixels come standardized
-    return stock[name](**arguments)
+    return for_standardized(stock[name], shape, classes)

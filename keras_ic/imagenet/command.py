@@ -5,47 +5,68 @@ import json
 import logging
 import pathlib
 import sys
+from typing import Any
 
 from keras_ic import distribution
 from keras_ic.imagenet.planning import plan
 from keras_ic.imagenet.recipe import RECIPES, Recipe, named
-from keras_ic.imagenet.running import run, throughput
+from keras_ic.imagenet.running import check_backend, run, throughput
 
 AGAIN = 75
 # Arguments of `keras-ic train` that are for both kinds of data.
 SHARED = ("model", "order", "rate", "seed", "epochs", "batch", "image_size", "learning_rate", "weight_decay", "dtype")
 OWN = ("label_smoothing", "warmup_epochs", "ema", "accumulate")
+# Of the run, not the recipe.
+OF_RUN = ("recipe", "strategy", "synchronized", "share_by", "backup_steps", "peer_timeout", "xla", "no_deterministic", "synthetic")
 
 
 def add(train: argparse.ArgumentParser, action: type[argparse.Action]) -> None:
     """Adds the arguments that are for these data alone; `action` notes which were given."""
-    group = train.add_argument_group("ImageNet", "for --data imagenet2012, or a folder that holds train and val")
-    group.add_argument("--recipe", choices=list(RECIPES), default="standard", help="what is not given otherwise (default: %(default)s)")
+    given: dict[str, Any] = {"action": action}
+    switch: dict[str, Any] = {"action": action, "nargs": 0, "const": True, "default": False}
+    group = train.add_argument_group(
+        "ImageNet",
+        "for --data imagenet2012, or a folder that holds train and val. The defaults above are those of digits and CIFAR; here they are the "
+        "recipe's. --learning-rate is for every 256 images of a batch, and --weight-decay 1e-4 adds half of 1e-4 times the sum of squares.",
+    )
+    group.add_argument("--recipe", **given, choices=list(RECIPES), default="standard", help="values for what is not given (default: %(default)s)")
     group.add_argument(
-        "--strategy", choices=distribution.KINDS, default="auto", help="devices and machines (default: what TF_CONFIG, SLURM or the GPUs call for)"
+        "--strategy",
+        **given,
+        choices=distribution.KINDS,
+        default="auto",
+        help="devices and machines (default: what TF_CONFIG, SLURM or the GPUs call for)",
     )
     for name, kind, text in (
-        ("label-smoothing", float, "share of the classes' weight that all of them get"),
-        ("warmup-epochs", int, "in which the learning rate rises"),
+        ("label-smoothing", float, "share of the target spread over all classes"),
+        ("warmup-epochs", int, "epochs in which the learning rate rises"),
         ("ema", float, "momentum of a moving average of the weights"),
         ("accumulate", int, "parts in which a replica's batch goes through the network"),
     ):
-        group.add_argument(f"--{name}", type=kind, metavar="X" if kind is float else "N", action=action, help=f"{text} (default: the recipe's)")
-    group.add_argument("--synchronized", action="store_true", help="statistics of a batch over all replicas in every layer")
+        group.add_argument(f"--{name}", type=kind, metavar="X" if kind is float else "N", **given, help=f"{text} (default: the recipe's)")
+    group.add_argument("--synchronized", **switch, help="statistics of a batch over all replicas in every layer")
     group.add_argument(
-        "--share-by", choices=["auto", "files", "records"], default="auto", help="how workers share out the images (default: %(default)s)"
+        "--share-by", **given, choices=["auto", "files", "records"], default="auto", help="how workers share out the images (default: %(default)s)"
     )
-    group.add_argument("--backup-steps", type=int, default=500, metavar="N", help="steps from one backup to the next (default: %(default)s)")
+    group.add_argument("--backup-steps", **given, type=int, default=500, metavar="N", help="steps from one backup to the next (default: %(default)s)")
     group.add_argument(
-        "--peer-timeout", type=float, default=60.0, metavar="X", help="seconds after which a silent worker is lost (default: %(default)s)"
+        "--peer-timeout",
+        **given,
+        type=float,
+        default=60.0,
+        metavar="X",
+        help="seconds after which a silent worker counts as lost (default: %(default)s)",
     )
-    group.add_argument("--xla", choices=["auto", "on", "off"], default="auto", help="compile the step by XLA (default: %(default)s: on GPUs)")
-    group.add_argument("--no-deterministic", action="store_true", help="take images as they are ready")
-    group.add_argument("--synthetic", action="store_true", help="time the step on random images, and train nothing")
+    group.add_argument(
+        "--xla", **given, choices=["auto", "on", "off"], default="auto", help="compile the step by XLA (default: %(default)s: on GPUs)"
+    )
+    group.add_argument("--no-deterministic", **switch, help="take images in the order in which they are ready; not repeatable")
+    group.add_argument("--synthetic", **switch, help="time the step on random images, and train nothing")
 
 
 def train(arguments: argparse.Namespace) -> int:
     """Runs the verb."""
+    check_backend()
     recipe = _recipe(arguments)
     logging.basicConfig(level=logging.WARNING, format="keras-ic train: %(message)s")
     xla: bool | str = "auto" if arguments.xla == "auto" else arguments.xla == "on"
@@ -100,6 +121,6 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
             changes[name] = value[0]
         elif name in OWN:
             changes[name] = value
-        elif name != "data":
-            raise ValueError(f"This argument is for digits and CIFAR. Received: --{name.replace('_', '-')} {' '.join(map(str, value))}")
+        elif name != "data" and name not in OF_RUN:
+            raise ValueError(f"This argument is for digits and CIFAR alone. Received: --{name.replace('_', '-')} with --data {arguments.data[0]}")
     return named(arguments.recipe, **changes)

@@ -264,6 +264,9 @@ def _decoded(tf, examples, decode, source, size, deterministic, damages):
     def good(key, content, label, name):
         content = tf.io.read_file(name) if source.labels is not None else content
         image = tf.ensure_shape(decode(key, (content, label, name)), [size, size, 3])
+        # A class that there is not would be a row of zeros, which costs nothing and is never right.
+        with tf.control_dependencies([tf.debugging.Assert((label >= 0) & (label < len(source.classes)), ["no such class", label])]):
+            image = tf.identity(image)
         return image, label, tf.ones([])
 
     def bad(key, content, label, name):

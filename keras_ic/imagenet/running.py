@@ -21,6 +21,7 @@ from keras_ic.imagenet import inputs
 from keras_ic.imagenet.building import compile_for, network
 from keras_ic.imagenet.recipe import Recipe
 from keras_ic.imagenet.sources import Source, find
+from keras_ic.validation import checked_int
 
 BACKUP = "backup.keras"
 METRICS = {
@@ -79,23 +80,18 @@ def run(
         KeyboardInterrupt: After a signal, with everything saved.
         NotImplementedError: On another backend than TensorFlow.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise NotImplementedError(
-            f"This training needs the TensorFlow backend; on JAX, give `fit` a network and batches of keras_ic.imagenet under "
-            f"keras_ic.distribution.strategy(). Received: backend {keras.backend.backend()!r}"
-        )
+    check_backend()
     strategy = distribution.strategy() if strategy is None else strategy
     sources = {split: find(recipe.data, split, data_dir) for split in ("train", "validation")}
     classes = _classes(sources)
     setting = _Setting(recipe, strategy, by)
     steps = recipe.steps(sources["train"].examples)
     folder = pathlib.Path(out)
-    before = _agreed_lines(folder, recipe, setting)
+    backup = distribution.Backup(folder / BACKUP, backup_steps)
+    before, epoch, step = _agreed_lines(folder, recipe, setting, backup)
     if before is None:
         return _lines(folder, recipe) if setting.is_chief else []
     model = prepared(recipe, strategy, classes, steps, jit_compile)
-    backup = distribution.Backup(folder / BACKUP, backup_steps)
-    epoch, step = (int(value) for value in from_chief(strategy, [np.array(backup.place() if setting.is_chief else (0, 0))])[0])
     damages = inputs.Damages(sources["train"].examples + sources["validation"].examples)
     for source in sources.values():
         for path in source.cut_off:
@@ -141,7 +137,25 @@ def throughput(recipe: Recipe, strategy: Any = None, steps: int = 30, jit_compil
 
     Returns:
         Dictionary with `step_seconds`, the mean, and `images_per_second` on all replicas.
+
+    Raises:
+        ValueError: For an argument that the above excludes, or a batch that cannot be shared out evenly.
+        NotImplementedError: On another backend than TensorFlow.
+
+    Example:
+
+    ```python
+    import keras
+    from keras_ic import distribution, imagenet
+
+    recipe = imagenet.named("small", model="resnet8", batch=4, image_size=32)
+    if keras.backend.backend() == "tensorflow":
+        assert imagenet.throughput(recipe, distribution.strategy("one"), steps=2, classes=10)["images_per_second"] > 0
+    ```
     """
+    check_backend()
+    steps = checked_int("steps", steps, "an integer above 0", lambda value: value > 0)
+    classes = checked_int("classes", classes, "an integer above 0", lambda value: value > 0)
     strategy = distribution.strategy() if strategy is None else strategy
     setting = _Setting(recipe, strategy, "auto")
     model = prepared(recipe, strategy, classes, steps, jit_compile)
@@ -155,6 +169,15 @@ def throughput(recipe: Recipe, strategy: Any = None, steps: int = 30, jit_compil
     model.fit(data, steps_per_epoch=steps + 3, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=note)], verbose=0, shuffle=False)
     seconds = (times[-1] - times[2]) / steps
     return {"step_seconds": seconds, "images_per_second": recipe.batch / seconds}
+
+
+def check_backend() -> None:
+    """Refuses every backend but TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        raise NotImplementedError(
+            f"This training needs the TensorFlow backend; on JAX, give `fit` a network and batches of keras_ic.imagenet under "
+            f"keras_ic.distribution.strategy(). Received: backend {keras.backend.backend()!r}"
+        )
 
 
 def prepared(recipe: Recipe, strategy: Any, classes: int, steps: int, jit_compile: bool | str = "auto") -> keras.Model:
@@ -202,10 +225,14 @@ class _Lines(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.start, self.first, self.last, self.steps = time.perf_counter(), 0.0, 0.0, 0
 
+    def on_train_batch_begin(self, batch, logs=None):
+        if not self.first:
+            self.begin = time.perf_counter()
+
     def on_train_batch_end(self, batch, logs=None):
         if not logs:
             return  # done before a stop
-        if not self.first:  # The first step compiles.
+        if not self.first:  # The first step compiles, and counts only where there is no other.
             self.first, self.waited = time.perf_counter(), self.model.distribution.waited
         elif batch + 1 < self.params["steps"]:
             self.steps += 1
@@ -218,10 +245,11 @@ class _Lines(keras.callbacks.Callback):
         logs = logs or {}
         values = {name: logs[key] if math.isfinite(logs[key]) else None for name, key in METRICS.items()}
         steps = max(self.steps, 1)
-        step, waited = (self.last - self.first) / steps, (self._waited_at_end - self.waited) / steps
+        step = (self.last - (self.first if self.steps else self.begin)) / steps
+        waited = (self._waited_at_end - self.waited) / steps
         times = {"seconds": time.perf_counter() - self.start, "step_seconds": step, "wait_seconds": waited}
         line = {"epoch": epoch + 1, **values, **{name: round(value, 6) for name, value in times.items()}}
-        line["images_per_second"] = round(self.recipe.batch / step, 1) if step else None
+        line["images_per_second"] = round(self.recipe.batch / step, 1) if self.steps else None
         records.append(self.folder, {**line, "damaged": len(self.damages.names)})
         if line["images_per_second"]:
             print(
@@ -241,20 +269,29 @@ def _classes(sources: dict[str, Source]) -> int:
     return len(train)
 
 
-def _agreed_lines(folder: pathlib.Path, recipe: Recipe, setting: _Setting) -> list[dict[str, Any]] | None:
-    """The chief's epochs so far, no lines on other workers; None on all if the run is finished, and an error on all if it is another one's folder."""
+def _agreed_lines(
+    folder: pathlib.Path, recipe: Recipe, setting: _Setting, backup: distribution.Backup
+) -> tuple[list[dict[str, Any]] | None, int, int]:
+    """The chief's epochs so far (no lines on other workers; None on all if the run is finished), and the epoch and step at which to go on.
+
+    An error on all workers if the folder is another run's, or what is in it does not fit together.
+    """
     lines: list[dict[str, Any]] = []
-    problem, finished = None, False
+    problem, finished, place = None, False, (0, 0)
     if setting.is_chief:
         try:
-            lines = _lines(folder, recipe)
-            finished = (folder / FINAL).exists() and len(lines) == recipe.epochs
-        except ValueError as error:
+            lines, place = _lines(folder, recipe), backup.place()
+            finished = (folder / FINAL).exists()
+            if len(lines) < (recipe.epochs if finished else place[0]):
+                what = "finished run" if finished else "run with a backup"
+                raise ValueError(f"The record of this {what} lacks epochs; restore it, or choose another folder. Received: {str(folder)!r}")
+        except (ValueError, OSError) as error:
             problem = error
-    refused, done = (bool(value) for value in from_chief(setting.strategy, [np.array([problem is not None, finished])])[0])
+    agreed = from_chief(setting.strategy, [np.array([problem is not None, finished, *place])])[0]
+    refused, done, epoch, step = (int(value) for value in agreed)
     if refused:
         raise problem or ValueError(f"The chief cannot use its folder; see its message. Received: {str(folder)!r}")
-    return None if done else lines
+    return (None if done else lines), epoch, step
 
 
 def _lines(folder: pathlib.Path, recipe: Recipe) -> list[dict[str, Any]]:

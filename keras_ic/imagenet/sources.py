@@ -11,7 +11,7 @@ from typing import Any
 from keras_ic.data import MissingDataError
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val")}
-IMAGES = (".jpeg", ".jpg", ".png")
+IMAGES = (".jpeg", ".jpg")
 FRAME = 16  # bytes that a TFRecord adds to each record: its length, and two check sums
 HEADER = 12
 IMAGENET = 1000
@@ -50,7 +50,8 @@ def find(data: str, split: str, data_dir: Any = None) -> Source:
     - A folder of TFRecord shards named `train-00000-of-01024` and `validation-...`, or in folders `train` and `validation`, whose records have the
       features `image` and `label` (classes from 0), or `image/encoded` and `image/class/label` (classes from 1), as TensorFlow's own scripts write
       them.
-    - A folder with folders `train` and `val` (or `validation`), in each a folder for every class, such as ILSVRC's synsets, with its images.
+    - A folder with folders `train` and `val` (or `validation`), in each a folder for every class, such as ILSVRC's synsets, with its images,
+      JPEG files.
 
     Args:
         data: The name of a set of tensorflow-datasets, or the path of a folder.
@@ -91,7 +92,7 @@ def find(data: str, split: str, data_dir: Any = None) -> Source:
 def _of_tfds(name: str, split: str, data_dir: Any) -> Source:
     root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
     versions = sorted(
-        root.glob(f"{name}/*/dataset_info.json"), key=lambda path: [int(part) for part in path.parent.name.split(".") if part.isdigit()]
+        (root / name).glob("*/dataset_info.json"), key=lambda path: [int(part) for part in path.parent.name.split(".") if part.isdigit()]
     )
     if not versions:
         hint = "put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar into its downloads/manual and " if name == "imagenet2012" else ""
@@ -104,13 +105,19 @@ def _of_tfds(name: str, split: str, data_dir: Any) -> Source:
 
 def _prepared(folder: pathlib.Path, split: str) -> Source:
     """A set as tensorflow-datasets leaves it, read without the library, which takes seconds to import."""
-    info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
-    found = next((entry for entry in info["splits"] if entry["name"] in SPLITS[split]), None)
+    try:
+        info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
+        names = [entry["name"] for entry in info["splits"]]
+        found = next((entry for entry in info["splits"] if entry["name"] in SPLITS[split]), None)
+        counts = [] if found is None else [int(count) for count in found["shardLengths"]]
+        size = 0 if found is None else int(found["numBytes"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"The dataset_info.json of this set is damaged, or of another kind ({type(error).__name__}: {error}); prepare the set anew. "
+            f"Received: {str(folder)!r}"
+        ) from None
     if found is None:
-        raise MissingDataError(
-            f"This set has no split {split}, but {', '.join(entry['name'] for entry in info['splits'])}. Received: {str(folder)!r}"
-        )
-    counts = [int(count) for count in found["shardLengths"]]
+        raise MissingDataError(f"This set has no split {split}, but {', '.join(names)}. Received: {str(folder)!r}")
     name, total = f"{info['name']}-{found['name']}.{info.get('fileFormat', 'tfrecord')}", len(counts)
     files = [folder / f"{name}-{shard:05d}-of-{total:05d}" for shard in range(total)]
     missing = [file.name for file in files if not file.exists()]
@@ -118,7 +125,7 @@ def _prepared(folder: pathlib.Path, split: str) -> Source:
         raise MissingDataError(f"{len(missing)} of {total} shards of this set are not there, the first is {missing[0]}. Received: {str(folder)!r}")
     source = Source([str(file) for file in files], counts, None, _classes(folder), ("image", "label", 0))
     # Whole files have exactly the bytes of the records and their frames; only where they have not, is each walked through.
-    if sum(file.stat().st_size for file in files) != int(found["numBytes"]) + FRAME * sum(counts):
+    if sum(file.stat().st_size for file in files) != size + FRAME * sum(counts):
         walked = _walk(source.files)
         source = dataclasses.replace(source, cut_off=[file for file, (_, whole) in zip(source.files, walked, strict=True) if not whole])
     return source
@@ -150,7 +157,7 @@ def _of_shards(folder: pathlib.Path, split: str) -> Source | None:
 def _classes(folder: pathlib.Path) -> list[str]:
     """The names that stand beside shards; without them, the numbers of ImageNet's thousand classes."""
     labels = folder / "label.labels.txt"
-    return labels.read_text(encoding="utf-8").split() if labels.exists() else [str(label) for label in range(IMAGENET)]
+    return labels.read_text(encoding="utf-8").splitlines() if labels.exists() else [str(label) for label in range(IMAGENET)]
 
 
 def _walk(files: list[str]) -> list[tuple[int, bool]]:
@@ -203,5 +210,5 @@ def _of_images(folder: pathlib.Path, split: str) -> Source:
                 files.append(str(path))
                 labels.append(label)
     if not files:
-        raise MissingDataError(f"There is no image in this folder's classes; each class needs a folder of its images. Received: {str(root)!r}")
+        raise MissingDataError(f"There is no JPEG file in this folder's classes; each class needs a folder of its own. Received: {str(root)!r}")
     return Source(files, [1] * len(files), labels, classes, None)

@@ -127,6 +127,8 @@ class Sample:
     def _without_border(inputs, axes, borders):
         cut = [slice(None)] * len(inputs.shape)
         spatial = [axis for axis in range(1, len(inputs.shape)) if axis not in axes]
+        if len(spatial) != len(borders):
+            return inputs  # The layer sums over a padded axis too, so that the zeros are part of its features.
         for axis, (before, after) in zip(spatial, borders, strict=True):
             cut[axis] = slice(before, -after if after else None)
         return inputs[tuple(cut)]

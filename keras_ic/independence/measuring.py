@@ -17,7 +17,7 @@ from keras_ic.surgery.absorb import as_array
 from keras_ic.surgery.batches import inputs_of
 from keras_ic.surgery.graph import sublayers
 from keras_ic.surgery.kinds import WEIGHT_LAYERS, unwrap
-from keras_ic.surgery.pooling import pool
+from keras_ic.surgery.moments import pool
 from keras_ic.validation import checked_int, checked_model
 
 MODES = ("training", "inference")
@@ -93,23 +93,29 @@ def measure(
     return meter.measure(data, steps, batch_size=batch_size, verbose=verbose)
 
 
+def checked_options(channels: Any, rows: Any, pairs: Any, seed: Any) -> dict[str, int]:
+    """The options of `measure` that choose what is looked at."""
+    return {
+        "channels": checked_int("channels", channels, "an integer above 1", lambda value: value > 1),
+        "rows": checked_int("rows", rows, "an integer above 1", lambda value: value > 1),
+        "pairs": checked_int("pairs", pairs, "a positive integer", lambda value: value > 0),
+        "seed": checked_int("seed", seed, "an integer in [0, 2**31)", lambda value: 0 <= value < 2**31),
+    }
+
+
 class Meter:
     """`measure` of one model, time and again without compiling again. The arguments are those of `measure`."""
 
     def __init__(self, model: keras.Model, *, channels: int = 64, rows: int = 4096, pairs: int = 128, seed: int = 0):
         checked_model(model)
-        self.channels = checked_int("channels", channels, "an integer above 1", lambda value: value > 1)
-        self.rows = checked_int("rows", rows, "an integer above 1", lambda value: value > 1)
-        self.pairs = checked_int("pairs", pairs, "a positive integer", lambda value: value > 0)
-        self.seed = checked_int("seed", seed, "an integer in [0, 2**31)", lambda value: 0 <= value < 2**31)
+        options = checked_options(channels, rows, pairs, seed)
+        self.rows, self.pairs, self.channels, self.seed = (options[name] for name in ("rows", "pairs", "channels", "seed"))
         self.model = model
         weight_layers, normalizations = watched_layers(model)
-        if not weight_layers or not all(layer.built for layer in weight_layers):
-            state = "no" if not weight_layers else "not yet built"
-            raise ValueError(
-                f"The model has {state} weight layers (dense, convolutional) whose inputs could be measured. Build it, as by a first call, if it is "
-                f"not built. Received: model {model.name!r}"
-            )
+        if not weight_layers:
+            raise ValueError(f"The model must have weight layers (dense, convolutional), whose inputs are measured. Received: model {model.name!r}")
+        if not all(layer.built for layer in weight_layers):
+            raise ValueError(f"The weight layers of the model must be built, as a first call builds them. Received: model {model.name!r}")
         self.sample = Sample(weight_layers, normalizations, paddings(model), self.channels, self.rows, self.seed)
         self.recorders = {mode: Recorder(model, self.sample, mode == "training") for mode in MODES}
 
@@ -195,4 +201,5 @@ def _shift(path, layer, variance) -> Shift:
     mean, lowest, highest, shift = (
         (np.exp(np.log(ratios).mean()), ratios.min(), ratios.max(), np.maximum(ratios, 1 / ratios).mean()) if finite else [estimators.NAN] * 4
     )
+    mean = np.clip(mean, lowest, highest)  # logarithm and exponential may take the mean of equal ratios out of their range, by a rounding
     return Shift(path, type(layer).__name__, len(ratios), float(mean), float(lowest), float(highest), float(shift))

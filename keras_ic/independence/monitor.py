@@ -1,13 +1,14 @@
 """A callback that measures while a model trains."""
 
-import importlib
 import json
 import pathlib
 from typing import Any
 
 import keras
 
-from keras_ic.independence.measuring import Meter
+from keras_ic.extras import needed
+from keras_ic.independence.measuring import Meter, checked_options
+from keras_ic.surgery.batches import checked_sizes
 from keras_ic.validation import checked_int
 
 SCALARS = ("correlation", "correlation_distance", "covariance_distance", "effective_rank", "mutual_information", "normalized_mutual_information")
@@ -27,7 +28,10 @@ class IndependenceMonitor(keras.callbacks.Callback):
             to `None`: none is written.
         steps: Positive integer, how many batches to read. Defaults to `None`: all.
         batch_size: Positive integer, for arrays. Defaults to `None`: 32.
-        **options: `channels`, `rows`, `pairs` and `seed` of `measure`.
+        channels: As in `measure`. Defaults to `64`.
+        rows: As in `measure`. Defaults to `4096`.
+        pairs: As in `measure`. Defaults to `128`.
+        seed: As in `measure`. Defaults to `0`.
 
     Attributes:
         reports: The reports by epoch, counted from 1.
@@ -61,12 +65,16 @@ class IndependenceMonitor(keras.callbacks.Callback):
         *,
         steps: int | None = None,
         batch_size: int | None = None,
-        **options: int,
+        channels: int = 64,
+        rows: int = 4096,
+        pairs: int = 128,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        unknown = sorted(set(options) - {"channels", "rows", "pairs", "seed"})
-        if unknown:
-            raise ValueError(f"The options of the measuring are channels, rows, pairs and seed. Received: {', '.join(unknown)}")
+        if hasattr(data, "__next__"):
+            raise ValueError(
+                f"`data` must give its batches anew for each epoch, which a generator does not. Received: data of type {type(data).__name__}"
+            )
         self.data = data
         self.every = checked_int("every", every, "a positive integer", lambda value: value > 0)
         self.log_dir = log_dir
@@ -74,10 +82,9 @@ class IndependenceMonitor(keras.callbacks.Callback):
         if self.record is not None and not self.record.parent.is_dir():
             raise ValueError(f"There is no such folder for the record; make it first. Received: record={str(record)!r}")
         if log_dir is not None:
-            _tensorflow()
-        self.steps = steps
-        self.batch_size = batch_size
-        self.options = options
+            needed("tensorflow", "TensorFlow", "tensorflow")
+        self.steps, self.batch_size = checked_sizes(steps, batch_size)
+        self.options = checked_options(channels, rows, pairs, seed)
         self.reports: dict[int, Any] = {}
         self._meter: Any = None
         self._writer: Any = None
@@ -90,7 +97,6 @@ class IndependenceMonitor(keras.callbacks.Callback):
         """Measures, if it is the turn of this epoch."""
         if (epoch + 1) % self.every:
             return
-        assert self.model is not None  # On JAX, asking for the model brings its weights up to date.
         report = self._meter.measure(self.data, self.steps, batch_size=self.batch_size, verbose=0)
         self.reports[epoch + 1] = report
         if self.record is not None:
@@ -107,7 +113,7 @@ class IndependenceMonitor(keras.callbacks.Callback):
             self._writer = None
 
     def _write_scalars(self, epoch, report):
-        tf = _tensorflow()
+        tf = needed("tensorflow", "TensorFlow", "tensorflow")
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(str(self.log_dir))
         values = {f"{row['mode']}/{name}/{row['layer']}": row[name] for row in report.to_dict()["rows"] for name in SCALARS}
@@ -121,11 +127,3 @@ class IndependenceMonitor(keras.callbacks.Callback):
                     # Epochs from 0, as Keras's own TensorBoard callback counts them.
                     tf.summary.write(f"independence/{name}", tf.constant(value, tf.float32), step=epoch, metadata=scalar)
         self._writer.flush()
-
-
-def _tensorflow() -> Any:
-    try:
-        return importlib.import_module("tensorflow")
-    except ImportError as error:
-        command = 'pip install "keras-ic[tensorflow]"'
-        raise ImportError(f"TensorFlow is needed for `log_dir` and cannot be imported ({error}): run `{command}`.") from error

@@ -150,6 +150,21 @@ class Report:
 
         Raises:
             ImportError: If Matplotlib is not installed.
+
+        Example:
+
+        ```python
+        import pathlib, tempfile
+        import keras
+        import keras_ic
+        import numpy as np
+
+        model = keras.Sequential([keras.Input((4,)), keras_ic.IC(0.1), keras.layers.Dense(2)])
+        report = keras_ic.measure(model, np.random.default_rng(0).normal(size=(64, 4)).astype("float32"), verbose=0)
+        path = pathlib.Path(tempfile.mkdtemp(), "independence.png")
+        report.plot(path)
+        assert path.exists()
+        ```
         """
         figures = needed("matplotlib.figure", "Matplotlib", "plot")
         panels = {

@@ -10,16 +10,25 @@ from keras.src.trainers import data_adapters  # No public way leads to the batch
 from keras_ic.validation import checked_int
 
 
+def checked_sizes(steps: Any, batch_size: Any) -> tuple[int | None, int | None]:
+    """How many batches, and how large: each None or a positive integer."""
+
+    def checked(name, value):
+        return None if value is None else checked_int(name, value, "None or a positive integer", lambda value: value > 0)
+
+    return checked("steps", steps), checked("batch_size", batch_size)
+
+
 def inputs_of(model: keras.Model, data: Any, steps: int | None, batch_size: int | None, verbose: int | str) -> Iterator[Any]:
     """The inputs of each batch, checked, with a progress bar."""
-    if steps is not None:
-        steps = checked_int("steps", steps, "None or a positive integer", lambda value: value > 0)
-    if batch_size is not None:
-        batch_size = checked_int("batch_size", batch_size, "None or a positive integer", lambda value: value > 0)
+    steps, batch_size = checked_sizes(steps, batch_size)
     if verbose not in ("auto", 0, 1):
         raise ValueError(f'`verbose` must be "auto", 0 or 1. Received: verbose={verbose!r}')
     if steps is None and hasattr(data, "cardinality") and int(data.cardinality()) == -1:
         raise ValueError(f"`steps` must say how many batches to read of data without end. Received: steps=None, data={data!r}")
+    given = keras.tree.flatten(data)
+    if all(leaf is None for leaf in given) or any(getattr(leaf, "shape", None) == () for leaf in given):
+        raise ValueError(f"`data` must be something that `fit` takes, arrays with a batch axis or batches. Received: data={data!r}")
     try:
         adapter = data_adapters.get_data_adapter(data, batch_size=batch_size)
     except (ValueError, TypeError) as error:

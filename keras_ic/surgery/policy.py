@@ -6,9 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_ic.validation import checked_bool, checked_real
-
-RATE = "a number in [0, 1), the probability to drop a value (1 minus the keep probability)"
+from keras_ic.validation import checked_bool, checked_choice, checked_real
 
 
 class Site(NamedTuple):
@@ -42,13 +40,18 @@ class Policy:
         """The rate of the IC layer at `site`."""
         if not callable(self.rate):
             return self.rate
-        return checked_real(f"rate(site) at layer {site.layer.name!r}", self.rate(site), RATE, lambda value: 0 <= value < 1)
+        return _checked_rate(f"rate(site) at layer {site.layer.name!r}", self.rate(site))
+
+
+def _checked_rate(name: str, value: Any, or_else: str = "") -> float:
+    wanted = f"a number in [0, 1), the probability to drop a value (1 minus the keep probability){or_else}"
+    return checked_real(name, value, wanted, lambda value: 0 <= value < 1)
 
 
 def checked_policy(rate, *, weights, normalization, skip_first, skip, weight_layers, share, bias) -> Policy:
     """The policy, or an error that names the choices."""
     if not callable(rate):
-        rate = checked_real("rate", rate, f"{RATE}, or a function of the site", lambda value: 0 <= value < 1)
+        rate = _checked_rate("rate", rate, ", or a function of the site")
     if skip is not None and not callable(skip):
         raise ValueError(f"`skip` must be None or a function of a layer that returns True or False. Received: skip={skip!r}")
     classes = weight_layers if isinstance(weight_layers, (tuple, list)) else (weight_layers,)
@@ -56,17 +59,11 @@ def checked_policy(rate, *, weights, normalization, skip_first, skip, weight_lay
         raise ValueError(f"`weight_layers` must be a tuple of subclasses of `keras.layers.Layer`. Received: weight_layers={weight_layers!r}")
     return Policy(
         rate=rate,
-        weights=_checked_choice("weights", weights, ("fresh", "copy", "preserve")),
-        normalization=_checked_choice("normalization", normalization, ("remove", "keep")),
+        weights=checked_choice("weights", weights, ("fresh", "copy", "preserve")),
+        normalization=checked_choice("normalization", normalization, ("remove", "keep")),
         skip_first=checked_bool("skip_first", skip_first),
         skip=skip,
         weight_layers=tuple(classes),
         share=checked_bool("share", share),
-        bias=_checked_choice("bias", bias, ("repair", "leave")),
+        bias=checked_choice("bias", bias, ("repair", "leave")),
     )
-
-
-def _checked_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    if isinstance(value, str) and value in choices:
-        return value
-    raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}. Received: {name}={value!r}")

@@ -33,6 +33,8 @@ class Search:
             raise ValueError(f"`space` must be a `SearchSpace` or None. Received: space={self.space!r}")
         if self.space.learning_rate is None:
             raise ValueError("`learning_rate` of the space must be one or two numbers above 0. Received: learning_rate=None")
+        # An IC order where there is one, since the usual order takes from a recipe what is about IC layers.
+        object.__setattr__(self, "recipe", dataclasses.replace(self.recipe, order=_order(self.space)))
         if not self.recipe.validation:
             raise ValueError(
                 "`validation` must leave out a share of the training images, for the trials to be judged on; the test set is read once, at the end. "
@@ -62,12 +64,22 @@ def read(folder: pathlib.Path) -> Search:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         space = SearchSpace(**values["space"])
-        return Search(**{**values, "recipe": Configuration(**values["recipe"], order=space.orders[0]), "space": space})
+        return Search(**{**values, "recipe": Configuration(**values["recipe"], order=_order(space)), "space": space})
     except FileNotFoundError:
         raise ValueError(f"There is no search here; give the folder that holds a {NAME}. Received: {str(folder)!r}") from None
     except (ValueError, KeyError, TypeError) as error:
         what = f"The description of this search is damaged ({type(error).__name__}: {error})"
         raise ValueError(f"{what}; restore it from a copy, or choose another folder. Received: {str(path)!r}") from None
+
+
+def _order(space: SearchSpace) -> str:
+    return next((order for order in space.orders if order != "usual"), "usual")
+
+
+def check(folder: pathlib.Path, search: Search) -> None:
+    """Refuses the command of a worker that is not its chief's, but for the number of trials, which is the chief's alone."""
+    was, now = _flat(read(folder).to_dict()), _flat(search.to_dict())
+    check_same(folder, was, {**now, "trials": was["trials"]}, "search")
 
 
 def claim(folder: pathlib.Path, search: Search, is_concluded: bool = False) -> None:

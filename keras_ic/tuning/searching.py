@@ -57,7 +57,7 @@ def search(
         seeds: Integer above 0, runs of each trial, whose mean is its score. Defaults to `1`.
         prune: Boolean, whether a trial is stopped whose best epoch is below the median of the others' means so far. Defaults to `False`.
         workers: Integer of 0 or more, processes on this machine that share the trials; those of a chief, beside those of other machines. They are
-            renewed every ten trials, since TensorFlow keeps some memory of every trained model (tensorflow#62854). Defaults to `0`: this process
+            renewed every ten trials, since TensorFlow keeps some memory of every trained model. Defaults to `0`: this process
             alone.
         data_dir: Path of the folder of tensorflow-datasets. Defaults to `None`: its own.
         callbacks: Sequence of further Keras callbacks for every run of this process. Defaults to none.
@@ -93,7 +93,9 @@ def search(
         needed(module, package, "tune")  # told before the first trial, not after the last
     folder, found = pathlib.Path(out), remote.role()
     if found is not None and "chief" not in found[0]:
-        work(remote.RemoteOracle(found[1], folder), found[0], what, folder, data_dir, callbacks)
+        chief = remote.RemoteOracle(found[1], folder)
+        description.check(folder, what)
+        work(chief, found[0], what, folder, data_dir, callbacks)
         return {}
     description.claim(folder, what, (folder / best.NAME).exists())
     chooser = oracle(tuner, what.space, trials, recipe.epochs, recipe.seed, folder, lambda trial_id: read_result(folder, trial_id))
@@ -112,7 +114,7 @@ def search(
 
 def _run_workers(count: int, chooser: Any, folder: pathlib.Path, address: str, data_dir: Any) -> None:
     with remote.served(chooser, address) as port:
-        processes = Workers(count, folder, address.rpartition(":")[0], port, data_dir)
+        processes = Workers(count, folder, address.rpartition(":")[0], port, data_dir, chooser.heard)
         try:
             remote.wait_for_the_end(chooser, processes.watch)
         finally:

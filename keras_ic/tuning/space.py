@@ -116,7 +116,9 @@ class SearchSpace:
                 rates[each] = tuple(self._rate(hp, name) for name in names[each])
         if depth is None:  # in the usual order
             return {}
-        return {"rate": rates[depth][0]} if depth == "uniform" else {"rate_depth": depth, "rates": rates[depth]}
+        if depth == "uniform":
+            return {"rate_depth": depth, "rates": None, "rate": rates[depth][0]}  # none of the recipe's own
+        return {"rate_depth": depth, "rates": rates[depth]}
 
     def _rate(self, hp, name: str):
         low, high = self.rate

@@ -15,7 +15,8 @@ from keras_ic.tuning.trial import run_trial
 
 LOGS = "log"
 RENEW = 3  # the exit code of a worker that has done its share of trials, and has no other running
-# TensorFlow keeps a part of every compiled training (tensorflow#62854): some 10 MB of a small network. A new process has none of it.
+STARTS = 3  # in a row, that a signal has ended before a word to the chief
+# TensorFlow keeps a part of every compiled training: some 10 MB of a small network. A new process has none of it.
 TRIALS_OF_A_PROCESS = 10
 
 
@@ -51,11 +52,14 @@ def work(
 class Workers:
     """Processes of this machine, with the ids `worker0`, `worker1` and so on. What each prints is in the search's folder, in `log`.
 
-    Each ends when this process does, whatever ends it, so that none goes on beside those of the next.
+    Each ends when this process does, whatever ends it, so that none goes on beside those of the next. `heard` tells when the chief last heard of
+    each.
     """
 
-    def __init__(self, count: int, folder: pathlib.Path, host: str, port: int, data_dir: Any):
-        self.folder, self.host, self.port, self.data_dir = folder, host, port, data_dir
+    def __init__(self, count: int, folder: pathlib.Path, host: str, port: int, data_dir: Any, heard: dict[str, float]):
+        self.folder, self.host, self.port, self.data_dir, self.heard = folder, host, port, data_dir, heard
+        self.silent: dict[str, int] = {}  # how often in a row each was killed before a word to the chief
+        self.last_heard: dict[str, float | None] = {}
         (folder / LOGS).mkdir(exist_ok=True)
         self.processes = {f"worker{index}": self._started(f"worker{index}", index) for index in range(count)}
 
@@ -81,6 +85,7 @@ class Workers:
             code = process.poll()
             if code is not None and (code < 0 or code in (RENEW, STOPPED)):
                 if code != RENEW:
+                    self._count(tuner_id, code)
                     print(f"{tuner_id} was stopped by a signal; another takes up its trial", flush=True)
                 _release(process)
                 self.processes[tuner_id] = self._started(tuner_id, index)
@@ -88,6 +93,16 @@ class Workers:
                 path = self._log(tuner_id)
                 last = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
                 raise ValueError(f"{tuner_id} stopped: {''.join(last)} ({path})")
+
+    def _count(self, tuner_id: str, code: int) -> None:
+        last = self.heard.get(tuner_id)
+        self.silent[tuner_id] = self.silent.get(tuner_id, 0) + 1 if last == self.last_heard.get(tuner_id) else 1
+        self.last_heard[tuner_id] = last
+        if self.silent[tuner_id] >= STARTS:
+            raise ValueError(
+                f"{tuner_id} was killed {STARTS} times before its first trial, perhaps for want of memory; take fewer workers. "
+                f"Received: exit code {code} ({self._log(tuner_id)})"
+            )
 
     def end(self) -> None:
         """Stops those that run, each with its trial saved."""

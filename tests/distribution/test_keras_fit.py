@@ -236,6 +236,34 @@ def test_backup_within_an_epoch(strategy, tmp_path):
         np.testing.assert_allclose(rest[name], history[name][1:], rtol=1e-6)
 
 
+def test_parts_and_shares_without_examples_teach_nothing(strategy):
+    """A last batch of 2 in 4 parts, and one of 1 on two replicas, with a layer that makes nan of no examples."""
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(8), layers.BatchNormalization(), layers.Dense(3)])
+    for where, rows, parts in ((one(), 10, 4), (strategy, 9, 1)):
+        each = prepared(where, model, accumulate=parts)
+        each.fit(dataset(rows), verbose=0)
+        assert all(np.isfinite(weight).all() for weight in each.get_weights())
+
+
+def test_gradients_of_an_embedding_are_accumulated():
+    model = keras.Sequential([keras.Input((4,), dtype="int32"), layers.Embedding(7, 3), layers.Flatten(), layers.Dense(3)])
+    x, y = np.random.default_rng(0).integers(0, 7, (16, 4)), np.arange(16) % 3
+    whole, parts = prepared(one(), model), prepared(one(), model, accumulate=2)
+    for each in (whole, parts):
+        each.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+    close(parts, whole)
+
+
+class Checkpoint(keras.callbacks.ModelCheckpoint):
+    pass
+
+
+def test_subclasses_of_callbacks_that_write_are_the_chiefs_too():
+    from keras_ic.distribution.keras_fit import _is_of_chief
+
+    assert _is_of_chief(Checkpoint("best.keras")) and not _is_of_chief(keras.callbacks.EarlyStopping())
+
+
 def test_a_full_disk_leaves_the_last_backup(tmp_path, monkeypatch):
     model = prepared(one(), network())
     path = tmp_path / "backup.keras"
@@ -266,6 +294,28 @@ def test_bad_backups(tmp_path, what):
     with pytest.raises(ValueError, match=r"could not go on from its backup .*Received: '.*backup.keras'"):
         other.fit(dataset(), epochs=2, callbacks=[distribution.Backup(path)], verbose=0)
     assert path.read_bytes() == before
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # which Keras says of data of unknown length
+def test_backups_that_could_not_be_made_or_used(tmp_path):
+    with pytest.raises(ValueError, match=r"must end in `.keras`.*Received: 'b.h5'"):
+        distribution.Backup("b.h5")
+    for every in (0, -1, "a"):
+        with pytest.raises(ValueError, match=r"`every` must be None or an integer above 0\. Received: every="):
+            distribution.Backup("b.keras", every)
+    plain = network()
+    plain.compile("sgd", **LOSS)
+    with pytest.raises(ValueError, match=r"needs a model of `keras_ic\.distribution\.prepare`\. Received: model"):
+        plain.fit(dataset(), callbacks=[distribution.Backup(tmp_path / "b.keras")], verbose=0)
+    model = prepared(one(), network())
+    unknown = dataset().filter(lambda x, y: True)
+    backup = distribution.Backup(tmp_path / "unknown.keras", 2)
+    model.fit(unknown, callbacks=[backup], verbose=0)
+    assert backup.place() == (1, 0)
+    with pytest.raises(InterruptedError):
+        model.fit(dataset().repeat(), steps_per_epoch=5, callbacks=[distribution.Backup(tmp_path / "c.keras", 2), Broken(8)], verbose=0)
+    with pytest.raises(ValueError, match=r"made in an epoch of 5 steps, not 3; give `steps_per_epoch`\)"):
+        model.fit(dataset().skip(2), epochs=2, callbacks=[distribution.Backup(tmp_path / "c.keras")], verbose=0)
 
 
 def test_bad_arguments(strategy):

@@ -76,6 +76,8 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path, capsys):
         (["--epochs", "two"], "argument --epochs: invalid int value: 'two'"),
         (["--sed", "1"], "unrecognized arguments: --sed 1"),
         (["--model", "resnet21"], "Received: depth=21"),
+        (["--synthetic"], "for imagenet2012 and folders of images alone. Received: --synthetic with --data digits"),
+        (["--label-smoothing", "0.1"], "for imagenet2012 and folders of images alone. Received: --label-smoothing with --data digits"),
         (["--data", "cifar"], "imagenet2012, or a folder of images; did you mean 'cifar10'? Received: 'cifar'"),
         (["--data", "digits", "imagenet2012"], "(the last two are trained alone, not in a grid). Received: 'imagenet2012'"),
     ],
@@ -117,7 +119,7 @@ def test_stopped_by_a_signal(tmp_path, number):
         process.send_signal(number)
         _, error = process.communicate()
     assert process.returncode == 75, error
-    assert error.splitlines()[-1] == f"keras-ic train: stopped; the same command goes on after the last whole epoch of {tmp_path}"
+    assert error.splitlines()[-1] == f"keras-ic train: stopped; the same command resumes after the last whole epoch of {tmp_path}"
     assert 1 <= len(read(tmp_path).epochs) < 500
 
 
@@ -140,5 +142,5 @@ def test_a_signal_whose_exception_is_lost_stops_the_run_too(tmp_path, capsys):
         patch.setattr(command, "run", run)
         assert main([*TRAIN, "--epochs", "9", "--out", str(tmp_path)]) == 75
     assert len(read(tmp_path).epochs) == 2
-    assert "keras-ic train: stopped; the same command goes on" in capsys.readouterr().err
+    assert "keras-ic train: stopped; the same command resumes" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

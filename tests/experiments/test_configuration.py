@@ -61,6 +61,10 @@ def test_grid():
         ({"rate": float("nan")}, r"Received: rate=nan"),
         ({"dropout": -0.1, "order": "usual"}, r"Received: dropout=-0.1"),
         ({"dropout": 0.1}, r"`dropout` is for the order \"usual\"; .* Received: dropout=0.1 with order='ic'"),
+        (
+            {"dropout": 0.1, "rate_depth": "linear", "rates": (0, 0.1)},
+            r"`dropout` is for the order \"usual\"; .* Received: dropout=0.1 with order='ic'",
+        ),
         ({"rate": 0.5, "rate_depth": "rising"}, r"`rate` must be below 0.5 where it rises or falls to twice itself. Received: rate=0.5"),
         ({"rates": (0.1, 0.2)}, r"`rates` is for the depths .* Received: rates=\(0.1, 0.2\) with rate_depth='uniform'"),
         ({"rate_depth": "linear"}, r"`rates` must be a tuple of the first rate and the last .* Received: rates=None"),

@@ -70,6 +70,17 @@ def test_keras_applications_with_an_l2_penalty():
     assert usual.layers[-1].activation is keras.activations.linear
 
 
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize("name", ["EfficientNetB0", "MobileNetV3Small"])
+def test_networks_with_preprocessing_of_their_own_read_standardized_images(name):
+    model = network(Configuration(model=name, order="usual"), (32, 32, 3), 5)
+    first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype("float32")
+    read = keras.Model(model.input, first.input)(images) if first.input is not model.input else images
+    middle = keras.ops.convert_to_numpy(read)[:, 1:-1, 1:-1]
+    assert abs(middle.std() - 1) < 0.05 and abs(middle.mean()) < 0.05
+
+
 def test_images_are_resized():
     model = network(Configuration(model="resnet8", image_size=16), (8, 8, 3), 10)
     assert model.input_shape == (None, 8, 8, 3) and model.output_shape == (None, 10)

@@ -191,9 +191,9 @@ def test_other_versions_are_said(tmp_path, monkeypatch):
         assert run(small(), tmp_path, verbose=0).is_finished
 
 
-@pytest.mark.parametrize("already", [0, 1])
-def test_divergence_names_the_step_and_the_layer(tmp_path, monkeypatch, already):
-    values = {"optimizer": "sgd", "schedule": "constant", "learning_rate": 0.01, "epochs": 3}
+@pytest.mark.parametrize(("already", "size"), [(0, None), (1, None), (0, 16)])
+def test_divergence_names_the_step_and_the_layer(tmp_path, monkeypatch, already, size):
+    values = {"optimizer": "sgd", "schedule": "constant", "learning_rate": 0.01, "epochs": 3, "image_size": size}
     if already:
         stopped_after_an_epoch(tmp_path, monkeypatch, **values)
     train, seen = data.training_dataset, []
@@ -208,7 +208,7 @@ def test_divergence_names_the_step_and_the_layer(tmp_path, monkeypatch, already)
 
     monkeypatch.setattr(data, "training_dataset", with_one_bad_batch)
     # ReLU may hide that step's nan from the loss, but not from the weights.
-    what = "the (outputs|weights) of conv1"
+    what = "the (outputs|weights) of (conv1|resized)"
     message = rf"not finite any more at step [23] of epoch {already + 1}; what went first are {what}; .* Received: learning_rate=0.01$"
     with pytest.raises(ValueError, match=message):
         run(small(**values), tmp_path, verbose=0)

@@ -35,7 +35,8 @@ def test_train_and_plan_here(shards, tiny, tmp_path, capsys):
     ("more", "message"),
     [
         (["--seed", "0", "1"], "give one value here. Received: --seed 0 1"),
-        (["--train-size", "9"], "This argument is for digits and CIFAR. Received: --train-size 9"),
+        (["--train-size", "9"], "This argument is for digits and CIFAR alone. Received: --train-size with --data "),
+        (["--recalibrate"], "This argument is for digits and CIFAR alone. Received: --recalibrate with --data "),
         (["--recipe", "big"], "argument --recipe: invalid choice: 'big'"),
         (["--batch", "7", "--accumulate", "2"], "Received: batch=7"),
         (["--strategy", "multiworker"], "Received: neither of them"),
@@ -50,7 +51,8 @@ def test_bad_arguments(shards, tiny, tmp_path, capsys, more, message):
 def test_data_that_are_not_there(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     assert "put ILSVRC2012_img_train.tar" in error_of(capsys, "train", "--data", "imagenet2012", "--strategy", "one")
-    assert "Received: data='./none'" in error_of(capsys, "train", "--data", "./none", "--strategy", "one")
+    for name in ("./none", str(tmp_path / "none")):
+        assert f"Received: data='{name}'" in error_of(capsys, "train", "--data", name, "--strategy", "one")
     (tmp_path / "train-00000-of-00001").touch()
     assert "hold no record" in error_of(capsys, "train", "--data", str(tmp_path), "--strategy", "one")
 

@@ -160,6 +160,16 @@ def test_damaged_images_and_shards_are_named_and_counted_and_training_goes_on(tm
     assert sum(weights.sum() for _, _, weights in tested) == 23 and len(tested) == 7
 
 
+def test_a_class_that_there_is_not_counts_as_damage(tmp_path):
+    write_shard(tmp_path / "train-00000-of-00001", [(jpeg(0, n), n) for n in range(4)])
+    (tmp_path / "label.labels.txt").write_text("a\nb\n")
+    found = imagenet.find(tmp_path, "train")
+    damages = inputs.Damages(found.examples)
+    (_, classes, weights), *_ = batches(imagenet.training(found, 4, 32, damages=damages), 1)
+    assert weights.sum() == 2 and (classes.sum(1) == weights).all()
+    assert damages.names == {f"{tmp_path}/train-00000-of-00001, record {n}" for n in (2, 3)}
+
+
 def test_a_flipped_byte_in_a_shard_loses_no_more_than_the_shard(tmp_path):
     write_shard(tmp_path / "train-00000-of-00002", [(jpeg(0, n), 0) for n in range(6)])
     write_shard(tmp_path / "train-00001-of-00002", [(jpeg(1, n), 1) for n in range(6)])

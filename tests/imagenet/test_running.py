@@ -121,6 +121,53 @@ def test_bad_folders_and_numbers(shards, folders, tiny, tmp_path):
         imagenet.run(recipe(tmp_path / "data"), tmp_path / "other", one())
 
 
+def test_a_record_that_lacks_epochs_is_refused_and_nothing_lost(shards, tiny, tmp_path):
+    settings = recipe(shards, epochs=2)
+    imagenet.run(settings, tmp_path / "run", one(), verbose=0)
+    record = tmp_path / "run" / "record.jsonl"
+    whole, model = record.read_text(), (tmp_path / "run" / "model.keras").read_bytes()
+    record.write_text("".join(whole.splitlines(True)[:-1]))
+    with pytest.raises(ValueError, match="The record of this finished run lacks epochs"):
+        imagenet.run(settings, tmp_path / "run", one(), verbose=0)
+    assert (tmp_path / "run" / "model.keras").read_bytes() == model
+    with pytest.raises(InterruptedError):
+        imagenet.run(settings, tmp_path / "broken", one(), callbacks=[Broken(9)], verbose=0)
+    record = tmp_path / "broken" / "record.jsonl"
+    record.write_text(record.read_text().splitlines(True)[0])
+    with pytest.raises(ValueError, match="The record of this run with a backup lacks epochs"):
+        imagenet.run(settings, tmp_path / "broken", one(), verbose=0)
+
+
+class Asks(keras.callbacks.Callback):
+    """Asks for a stop before a step, counted from the first of the run."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if int(self.model.optimizer.iterations.numpy()) == self.step:
+            self.model.distribution.stop_wanted = True
+
+
+@pytest.mark.parametrize("step", [5, 6])
+def test_a_stop_at_the_end_of_an_epoch_goes_on(shards, tiny, tmp_path, step):
+    """Seven steps an epoch; the stop is agreed on a step after it is asked for, which is the last step, or the first of the next epoch."""
+    settings = recipe(shards, epochs=2)
+    whole = imagenet.run(settings, tmp_path / "whole", one(), verbose=0)
+    with pytest.raises(KeyboardInterrupt):
+        imagenet.run(settings, tmp_path / "stopped", one(), callbacks=[Asks(step)], verbose=0)
+    lines = imagenet.run(settings, tmp_path / "stopped", one(), verbose=0)
+    assert [(line["epoch"], line["val_loss"]) for line in lines] == [(line["epoch"], line["val_loss"]) for line in whole]
+    for a, b in zip(weights(tmp_path / "stopped"), weights(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_epoch_of_one_step_has_a_time_and_no_throughput(shards, tiny, tmp_path):
+    (line,) = imagenet.run(recipe(shards, batch=62, epochs=1), tmp_path, one(), verbose=0)
+    assert line["images_per_second"] is None and 1e-3 < line["step_seconds"] <= line["seconds"]
+
+
 @pytest.mark.skipif(not SMALL.is_dir(), reason="imagenet2012 is not in the folder of tensorflow-datasets")
 def test_the_real_set_is_learned_above_chance(tiny, tmp_path):
     classes = {

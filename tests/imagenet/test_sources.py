@@ -70,7 +70,7 @@ def test_what_is_not_there(tmp_path, shards):
     with pytest.raises(MissingDataError, match=r"no split train: neither shards .* nor a folder train\. Received: "):
         imagenet.find(tmp_path, "train")
     (tmp_path / "train" / "n01").mkdir(parents=True)
-    with pytest.raises(MissingDataError, match="no image in this folder's classes"):
+    with pytest.raises(MissingDataError, match="no JPEG file in this folder's classes"):
         imagenet.find(tmp_path, "train")
     with pytest.raises(ValueError, match="Received: split='test'"):
         imagenet.find(shards, "test")
@@ -79,6 +79,20 @@ def test_what_is_not_there(tmp_path, shards):
         imagenet.find(tmp_path, "train")
     (tmp_path / "train-00000-of-00001").write_bytes(b"")
     with pytest.raises(MissingDataError, match="hold no record"):
+        imagenet.find(tmp_path, "train")
+
+
+def test_names_of_classes_may_have_spaces(shards, tmp_path):
+    for path in shards.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "label.labels.txt").unlink()
+    (tmp_path / "label.labels.txt").write_text("pink primrose\nenglish marigold\nrose\niris\n")
+    assert imagenet.find(tmp_path, "train").classes == ["pink primrose", "english marigold", "rose", "iris"]
+
+
+def test_a_description_that_is_none(tmp_path):
+    (tmp_path / "dataset_info.json").write_text('{"name": "x", "splits": [{"name": "train"}]}')
+    with pytest.raises(ValueError, match=r"damaged, or of another kind \(KeyError: 'shardLengths'\).*Received: "):
         imagenet.find(tmp_path, "train")
 
 

@@ -6,8 +6,7 @@ import keras
 from keras import layers
 
 
-def tiny(weights=None, input_shape=None, classes=1000, classifier_activation="softmax", include_preprocessing=True):
-    assert not include_preprocessing
+def tiny(weights=None, input_shape=None, classes=1000, classifier_activation="softmax"):
     inputs = x = keras.Input(input_shape)
     for index, filters in enumerate((8, 16, 16)):
         x = layers.Conv2D(filters, 3, 2, padding="same", use_bias=False, name=f"conv{index}")(x)

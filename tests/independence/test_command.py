@@ -54,6 +54,24 @@ def test_measure_takes_the_folder_of_the_images(path, tmp_path, capsys):
     assert str(tmp_path) in capsys.readouterr().err
 
 
+def test_outputs_are_looked_at_before_the_measuring(path, tmp_path, capsys):
+    command = ["measure", path, "--data", str(tmp_path / "none.npz")]
+    for outputs, said in (
+        (["-o", str(tmp_path / "no" / "out.json")], "no such folder"),
+        (["--plot", str(tmp_path / "no" / "figure.png")], "no such folder"),
+        (["--plot", str(tmp_path / "figure")], "chooses the format"),
+    ):
+        assert main([*command, *outputs]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("x", [np.array(3.0), np.array(["a"] * 4)])
+def test_an_array_of_no_examples(path, tmp_path, capsys, x):
+    np.savez(tmp_path / "data.npz", x=x)
+    assert main(["measure", path, "--data", str(tmp_path / "data.npz")]) == 2
+    assert "must hold numbers, one example a row. Received: " in capsys.readouterr().err
+
+
 def test_standardize_is_not_for_files(path, tmp_path, capsys):
     np.savez(tmp_path / "data.npz", x=np.zeros((2, 8, 8, 1)))
     assert main(["measure", path, "--data", str(tmp_path / "data.npz"), "--standardize"]) == 2

@@ -252,6 +252,22 @@ def test_the_zeros_of_padding_are_no_values(shared):
         np.testing.assert_allclose(row.correlation, correlation_of(images(16)), rtol=1e-4)
 
 
+def test_a_layer_that_sums_over_the_padded_axis_too_reads_the_zeros():
+    model = keras.Sequential([keras.Input((5, 3)), layers.ZeroPadding1D(1), layers.EinsumDense("abc,bcd->ad", 4, name="dense")])
+    x = np.random.default_rng(0).normal(size=(64, 5, 3)).astype("float32")
+    assert rows_of(keras_ic.measure(model, x, verbose=0))["dense", "inference"].channels == 7 * 3
+
+
+def test_the_ratio_of_one_channel_is_its_own_range(tmp_path):
+    pytest.importorskip("matplotlib")
+    for seed in range(8):
+        model = keras.Sequential([keras.Input((4, 4, 1)), keras_ic.IC(), layers.Conv2D(2, 3)])
+        report = keras_ic.measure(model, 20 * np.random.default_rng(seed).normal(size=(32, 4, 4, 1)).astype("float32"), verbose=0)
+        (shift,) = report.shifts
+        assert shift.lowest == shift.ratio == shift.highest
+    report.plot(tmp_path / "figure.png")
+
+
 def test_mixed_precision_and_sizes_that_are_not_known():
     model = keras.Sequential(
         [
@@ -352,8 +368,8 @@ def test_bad_input():
     no_weights = keras.Sequential([keras.Input((3,)), layers.ReLU()], name="none")
     for call, message in (
         (lambda: keras_ic.measure("model", x), "must be a keras.Model. Received: model='model'"),
-        (lambda: keras_ic.measure(no_weights, x), "no weight layers.*Received: model 'none'"),
-        (lambda: keras_ic.measure(keras.Sequential([layers.Dense(2)], name="open"), x), "not yet built weight layers.*Received: model 'open'"),
+        (lambda: keras_ic.measure(no_weights, x), "must have weight layers.*Received: model 'none'"),
+        (lambda: keras_ic.measure(keras.Sequential([layers.Dense(2)], name="open"), x), "must be built.*Received: model 'open'"),
         (lambda: keras_ic.measure(model, images(8, 6), verbose=0), r"must fit the inputs of model 'net'.*Received.*\(8, 6, 6, 3\)"),
         (lambda: keras_ic.measure(model, x, 9, verbose=0), "Received: steps=9, data of 1 batches"),
         (lambda: keras_ic.measure(model, images(0), verbose=0), "at least one batch"),

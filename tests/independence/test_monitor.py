@@ -73,10 +73,11 @@ def test_scalars(tmp_path):
 def test_bad_input(tmp_path, monkeypatch):
     for call, message in (
         (lambda: keras_ic.IndependenceMonitor(X, every=0), "Received: every=0"),
-        (lambda: keras_ic.IndependenceMonitor(X, chanels=3), "options.*Received: chanels"),
         (lambda: keras_ic.IndependenceMonitor(X, record=tmp_path / "no" / "record.jsonl"), "no such folder.*Received: record="),
-        (lambda: trained([keras_ic.IndependenceMonitor(X, channels=0)]), "Received: channels=0"),
-        (lambda: trained([keras_ic.IndependenceMonitor(batch for batch in [])], epochs=1), "at least one batch"),
+        (lambda: keras_ic.IndependenceMonitor(X, channels=0), "Received: channels=0"),
+        (lambda: keras_ic.IndependenceMonitor(X, steps=0), "Received: steps=0"),
+        (lambda: keras_ic.IndependenceMonitor(X, batch_size=-1), "Received: batch_size=-1"),
+        (lambda: keras_ic.IndependenceMonitor(batch for batch in [X]), "anew for each epoch.*Received: data of type generator"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

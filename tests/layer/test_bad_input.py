@@ -11,7 +11,27 @@ import keras_ic
 @pytest.mark.parametrize(
     "arguments",
     [
-        *({"rate": rate} for rate in (1, 1.0, -0.1, 2, True, float("nan"), float("inf"), "0.1", None, [0.1], np.array([0.1]), np.bool_(True), 1j)),
+        *(
+            {"rate": rate}
+            for rate in (
+                1,
+                1.0,
+                -0.1,
+                2,
+                True,
+                float("nan"),
+                float("inf"),
+                "0.1",
+                None,
+                [0.1],
+                np.array([0.1]),
+                np.bool_(True),
+                1j,
+                np.complex64(0.1j),
+                10**400,
+                np.array("a"),
+            )
+        ),
         *({"momentum": momentum} for momentum in (-0.1, 1.1, True, "0.9", None, float("nan"))),
         *({"epsilon": epsilon} for epsilon in (0, -1e-3, None, "1e-3", float("inf"), True)),
         *({"axis": axis} for axis in (1.5, "1", None, [3], True)),
@@ -26,6 +46,33 @@ def test_arguments(arguments):
     with pytest.raises(ValueError, match=rf"(?s)`{name}`.*Received: .*\S$") as caught:
         keras_ic.IC(**arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_a_rate_that_is_set_is_checked_too():
+    layer = keras_ic.IC(0.1)
+    for wrong in (1.0, -0.1, "0.1", None):
+        with pytest.raises(ValueError, match=r"`rate` must be a number in \[0, 1\).*Received: rate="):
+            layer.rate = wrong
+    assert layer.rate == 0.1
+    layer.rate = 0
+    layer.rate = 0.3
+    assert layer.get_config()["rate"] == 0.3
+    without = keras_ic.IC(0.0)
+    with pytest.raises(ValueError, match=r"cannot rise from 0.*Received: 0.1$"):
+        without.rate = 0.1
+    assert without.rate == 0.0
+
+
+def test_a_list_of_tensors():
+    with pytest.raises(ValueError, match=r"normalizes one tensor.*Received: input shapes \[\(4, 3\), \(4, 3\)\]"):
+        keras_ic.IC()([ops.ones((4, 3)), ops.ones((4, 3))])
+
+
+def test_a_mask_as_a_list():
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    mask = [[True, False, True], [True, True, False]]
+    one, two = (ops.convert_to_numpy(keras_ic.IC(0.0)(x, training=True, mask=each)) for each in (mask, np.array(mask)))
+    np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize("number", [np.float32(0.25), np.float64(0.25), np.array(0.25)])

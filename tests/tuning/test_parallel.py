@@ -62,6 +62,16 @@ def test_two_workers_one_of_which_is_killed(tmp_path, monkeypatch, capfd):
     assert found["status"] == "COMPLETED" and (tmp_path / "shared" / "best.keras").exists()
 
 
+def test_a_worker_that_is_killed_before_its_first_word_ends_the_search(tmp_path, monkeypatch):
+    """As for want of memory, at the import of TensorFlow."""
+    script = tmp_path / "killed"
+    script.write_text("#!/bin/sh\nkill -9 $$\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(workers.sys, "executable", str(script))
+    with pytest.raises(ValueError, match=r"worker0 was killed 3 times before its first trial.*Received: exit code -9"):
+        searched(tmp_path / "search", trials=2, workers=1)
+
+
 def test_workers_are_renewed_so_that_memory_stays_flat(tmp_path, monkeypatch):
     """And come to what one process comes to."""
     started = []

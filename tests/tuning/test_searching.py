@@ -1,5 +1,6 @@
 """Whole searches on the embedded digits."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -227,6 +228,18 @@ def test_bad_arguments(tmp_path, values, message):
     with pytest.raises(ValueError, match=message):
         searched(tmp_path / "search", **values)
     assert not (tmp_path / "search").exists()
+
+
+def test_what_a_recipe_has_for_ic_layers_outlives_the_usual_order(tmp_path):
+    recipe = Configuration(**RECIPE, keep_batch_norm=True, ic_layers="convolutions")
+    what = searching.Search(recipe, SearchSpace(orders=("usual", "ic")), "random", 2, 1, False)
+    searching.description.claim(tmp_path, what)
+    searching.description.claim(tmp_path, what)
+    found = searching.description.read(tmp_path)
+    assert found == what and found.recipe.keep_batch_norm and found.recipe.ic_layers == "convolutions"
+    searching.description.check(tmp_path, dataclasses.replace(what, trials=5))
+    with pytest.raises(ValueError, match=r"This folder holds another search \(seeds 1 there, 2 here\)"):
+        searching.description.check(tmp_path, dataclasses.replace(what, seeds=2))
 
 
 def test_other_folders_are_refused_and_stay_as_they_are(tmp_path):

@@ -31,6 +31,13 @@ def test_what_is_chosen_is_what_is_run():
     assert made.learning_rate == values["learning_rate"] == 1e-3
 
 
+@pytest.mark.parametrize("given", [{"rate_depth": "linear", "rates": (0, 0.1)}, {"rate_depth": "rising"}])
+def test_the_rate_takes_the_place_of_the_recipes(given):
+    _, chosen = values_of(SearchSpace(rate=0.2, depths="uniform"))
+    made = Configuration(**{**Configuration(**given).to_dict(), **chosen})
+    assert (made.rate, made.rate_depth, made.rates) == (0.2, "uniform", None)
+
+
 def test_where_one_value_is_possible_there_is_nothing_to_choose():
     space = SearchSpace(rate=0.1, depths="linear", rate_schedules="grow", learning_rate=(0.01, 0.01), schedules=["one-cycle"])
     values, chosen = values_of(space)
