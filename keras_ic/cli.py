@@ -10,11 +10,14 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+import keras
+
 from keras_ic import files
 from keras_ic.data import MissingDataError
 from keras_ic.experiments import command
 from keras_ic.extras import needed
 from keras_ic.tuning import command as tuning_command
+from keras_ic.version import __version__
 
 MENDABLE = 2
 
@@ -64,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="keras-ic", description="The Independent-Component layer for Keras: BatchNorm and a little dropout before each weight layer."
     )
+    parser.add_argument("--version", action="version", version=f"keras_ic {__version__}, Keras {keras.__version__} on {keras.backend.backend()}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     plan = _model_verb(verbs, "plan", _plan, "show what `rewrite` would do to a model", "also write the plan as JSON")
     rewrite = _model_verb(verbs, "rewrite", _rewrite, "rewrite a model into its IC form", "where to write it; defaults to MODEL_ic.keras")

@@ -101,6 +101,11 @@ def test_help_and_module(path):
     assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert keras_ic.__version__ in capsys.readouterr().out
+
+
 def test_rewritten_model_is_refused(path, capsys):
     assert main(["rewrite", str(path)]) == 0
     capsys.readouterr()

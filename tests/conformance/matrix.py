@@ -70,7 +70,7 @@ class Matrix:
         shown = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         return (
             f"{len(rows)} models, {len(columns)} properties: {outcomes.count('passed')} passed, {outcomes.count('skipped')} not applicable, "
-            f"{outcomes.count('failed')} failed ({shown})."
+            f"{outcomes.count('failed')} failed, {len(rows) * len(columns) - len(outcomes)} not run ({shown})."
         )
 
     def table(self):

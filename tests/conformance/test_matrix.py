@@ -23,7 +23,7 @@ def test_a_cell_is_the_worst_of_its_tests_and_a_skip_where_nothing_applies():
     assert "| IC, default | ✓ | ✓ |" in table
     assert "| IC, rate 0 | NO | - (1) |" in table
     assert table.endswith("\n1. no float64")
-    assert matrix.summary().startswith("2 models, 2 properties: 2 passed, 1 not applicable, 1 failed (")
+    assert matrix.summary().startswith("2 models, 2 properties: 2 passed, 1 not applicable, 1 failed, 0 not run (")
 
 
 def test_a_later_run_replaces_its_cells_and_keeps_the_others(tmp_path):
