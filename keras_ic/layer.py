@@ -222,7 +222,8 @@ class IndependentComponent(keras.layers.Layer):
         elif mask is None and not self.synchronized:
             outputs, mean, variance = kernels.train(inputs, gamma, beta, keep, **common)
             # Of an empty share of a distributed batch, known to be empty only when it runs, nothing is learned.
-            count = ops.cast(ops.prod(ops.shape(inputs)), mean.dtype) if None in inputs.shape else 1
+            # (Its smallest size tells it too, and has no product that could outgrow 32 bits.)
+            count = ops.min(ops.shape(inputs)) if None in inputs.shape else 1
             self._update_moving(mean, variance, count)
         else:
             valid = None if mask is None else ops.expand_dims(mask, -1)

@@ -36,7 +36,7 @@ def moments(x, axis, valid=None, shift=None, synchronized=False):
     axes = reduction_axes(rank, axis)
     if valid is None:
         mean, variance = tf.nn.moments(x, axes)
-        count = tf.cast(tf.size(x) // tf.shape(x)[axis], dtype) * tf.ones_like(mean)
+        count = tf.cast(tf.size(x, tf.int64) // tf.shape(x, tf.int64)[axis], dtype) * tf.ones_like(mean)
         # An empty share of a batch has no mean; it must add nothing to the sums below.
         mean, variance = (tf.where(count > 0, moment, 0) for moment in (mean, variance))
     else:
@@ -89,7 +89,7 @@ def train(x, gamma, beta, keep, rate, axis, epsilon):
     beta = tf.zeros([channels]) if beta is None else tf.cast(beta, tf.float32)
     if keep is not None:
         gamma, beta = gamma / (1 - rate), beta / (1 - rate)
-    rows = tf.size(x) // channels
+    rows = tf.size(x, tf.int64) // channels
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=tf.reshape(x, [rows, 1, 1, channels]),
         scale=gamma,
