@@ -18,9 +18,9 @@ from keras_ic.experiments.networks import network
 from keras_ic.experiments.report import report
 from keras_ic.experiments.running import run
 from keras_ic.imagenet import command as imagenet
+from keras_ic.imagenet.command import STOPPED
 from keras_ic.validation import did_you_mean
 
-STOPPED = 75
 HELP = {
     "data": "or imagenet2012, or a folder that holds train and val",
     "model": "small, resnet20 ... resnet164, vgg16, densenet40, or a network of keras.applications",

@@ -134,6 +134,21 @@ def find(paths: Any) -> list[Record]:
 
     Raises:
         ValueError: For a path that is no folder or a damaged record, and if there is no record at all.
+
+    Example:
+
+    ```python
+    import json, pathlib, tempfile
+    from keras_ic.experiments import Configuration, find
+
+    folder = pathlib.Path(tempfile.mkdtemp())
+    for seed in (0, 1):
+        configuration = Configuration(seed=seed).to_dict()
+        head = {"configuration": configuration, "seed": configuration.pop("seed"), "versions": {}, "parameters": 9, "steps": 1}
+        folder.joinpath(f"seed{seed}").mkdir()
+        folder.joinpath(f"seed{seed}", "record.jsonl").write_text(json.dumps(head) + "\\n")
+    assert [record.configuration.seed for record in find(folder)] == [0, 1]
+    ```
     """
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     for path in paths:

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_ic import files
 from keras_ic.experiments.record import find
-from keras_ic.experiments.summary import EXPERIMENT, Summary, summarize
+from keras_ic.experiments.summary import EXPERIMENT, Summary, spread, summarize
 from keras_ic.extras import needed
 
 HEADER = (
@@ -123,23 +123,17 @@ def _row(summary: Summary) -> list[str]:
     return [
         summary.label,
         str(len(summary.seeds)),
-        _spread(summary.final),
-        _spread(summary.top5),
-        _spread(summary.best),
-        _spread(summary.last_tenth),
+        spread(summary.final),
+        spread(summary.top5),
+        spread(summary.best),
+        spread(summary.last_tenth),
         reached if summary.baseline or any(summary.first_epochs) else "",
         "" if np.isnan(summary.swing).any() else f"{np.mean(summary.swing):.2f}",
         f"{np.median(summary.step_milliseconds):.1f}",
-        _spread(summary.recalibrated),
+        spread(summary.recalibrated),
         "" if summary.difference is None else f"{summary.difference:+.2f}",
         "" if summary.p_value is None else f"{summary.p_value:.2g}",
     ]
-
-
-def _spread(values: list[float]) -> str:
-    if len(values) < 2:
-        return "".join(f"{value:.2f}" for value in values)
-    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
 
 
 def _draw(pyplot: Any, name: str, summaries: Sequence[Summary], path: pathlib.Path) -> None:

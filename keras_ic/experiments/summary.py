@@ -72,6 +72,13 @@ class Summary:
         return {**values, "configuration": recipe, "swing": [None if np.isnan(value) else value for value in self.swing], "curves": curves}
 
 
+def spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation, as text; of one value the value, of none nothing."""
+    if len(values) < 2:
+        return "".join(f"{value:.2f}" for value in values)
+    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+
+
 def summarize(records: Sequence[Record]) -> list[Summary]:
     """Summaries of finished runs, one for each configuration whatever its seed.
 
@@ -84,6 +91,18 @@ def summarize(records: Sequence[Record]) -> list[Summary]:
     Raises:
         ValueError: If no run is finished, or two runs have the same configuration and seed.
         ImportError: If SciPy is not installed.
+
+    Example:
+
+    ```python
+    import pathlib, tempfile
+    from keras_ic.experiments import Configuration, find, run, summarize
+
+    folder = pathlib.Path(tempfile.mkdtemp())
+    run(Configuration(data="digits", model="small", epochs=1, train_size=64), folder, verbose=0)
+    (summary,) = summarize(find(folder))
+    assert summary.label == "relu-ic-conv, rate 0.05" and len(summary.final) == 1
+    ```
     """
     groups: dict[Any, list[Record]] = {}
     for record in records:

@@ -12,7 +12,7 @@ from keras_ic.imagenet.planning import plan
 from keras_ic.imagenet.recipe import RECIPES, Recipe, named
 from keras_ic.imagenet.running import check_backend, run, throughput
 
-AGAIN = 75
+STOPPED = 75  # the exit code after a signal, with everything saved: the same command resumes
 # Arguments of `keras-ic train` that are for both kinds of data.
 SHARED = ("model", "order", "rate", "seed", "epochs", "batch", "image_size", "learning_rate", "weight_decay", "dtype")
 OWN = ("label_smoothing", "warmup_epochs", "ema", "accumulate")
@@ -95,10 +95,10 @@ def train(arguments: argparse.Namespace) -> int:
         )
     except KeyboardInterrupt:
         print("keras-ic train: stopped; the same command goes on at this step", file=sys.stderr)
-        return AGAIN
+        return STOPPED
     except distribution.LostPeerError as error:
         print(f"keras-ic train: {' '.join(str(error).split())}", file=sys.stderr)
-        return AGAIN
+        return STOPPED
     if lines:
         last = lines[-1]
         print(

@@ -33,6 +33,14 @@ class Part:
         by: `"files"`: each worker reads shards of its own, other ones in each epoch, so that every byte is read once. `"records"`: every worker reads
             all shards and decodes its part of every global batch; the global batches are then the same whatever the number of workers. `"auto"`:
             files, where every worker gets the same number of shards or at least 8, else records.
+
+    Example:
+
+    ```python
+    from keras_ic.imagenet import Part
+
+    part = Part(worker=1, workers=4, by="records")  # the second of four workers
+    ```
     """
 
     worker: int = 0
@@ -110,6 +118,23 @@ def training(
     Raises:
         ValueError: If there are fewer images than in a global batch, or fewer files than workers where files are to be shared out.
         DamagedDataError: From the dataset, when more than 20 images and more than 0.1 % of all are damaged.
+
+    Example:
+
+    ```python
+    import pathlib, tempfile
+    import keras
+    import numpy as np
+    from keras_ic import imagenet
+
+    folder = pathlib.Path(tempfile.mkdtemp())
+    for name in ("train/cat/1.jpg", "train/dog/1.jpg", "val/cat/1.jpg", "val/dog/1.jpg"):
+        folder.joinpath(name).parent.mkdir(parents=True, exist_ok=True)
+        keras.utils.save_img(folder / name, np.zeros((40, 40, 3)))
+
+    images, classes, weights = next(iter(imagenet.training(imagenet.find(folder, "train"), batch=2, size=32)))
+    assert images.shape == (2, 32, 32, 3) and classes.shape == (2, 2) and weights.numpy().all()
+    ```
     """
     import tensorflow as tf
 
@@ -163,6 +188,26 @@ def validation(source: Source, batch: int, size: int, part: Part | None = None, 
 
     Returns:
         A finite `tf.data.Dataset` as that of `training`.
+
+    Raises:
+        DamagedDataError: As `training`.
+
+    Example:
+
+    ```python
+    import pathlib, tempfile
+    import keras
+    import numpy as np
+    from keras_ic import imagenet
+
+    folder = pathlib.Path(tempfile.mkdtemp())
+    for name in ("train/cat/1.jpg", "train/dog/1.jpg", "val/cat/1.jpg", "val/dog/1.jpg"):
+        folder.joinpath(name).parent.mkdir(parents=True, exist_ok=True)
+        keras.utils.save_img(folder / name, np.zeros((40, 40, 3)))
+
+    batches = list(imagenet.validation(imagenet.find(folder, "validation"), batch=4, size=32))
+    assert len(batches) == 1 and batches[0][2].numpy().tolist() == [1, 1, 0, 0]  # two images, and two to fill up
+    ```
     """
     import tensorflow as tf
 
@@ -187,7 +232,25 @@ def validation_steps(source: Source, batch: int, part: Part) -> int:
 
 
 def synthetic(batch: int, size: int, classes: int) -> Any:
-    """Endless batches of one and the same random images, to time a training without its input. Shapes and types are those of `training`."""
+    """Endless batches of one and the same random images, to time a training without its input.
+
+    Args:
+        batch: Integer above 0, images in a batch.
+        size: Integer above 0, pixels of the sides of an image.
+        classes: Integer above 0.
+
+    Returns:
+        A `tf.data.Dataset` as that of `training`.
+
+    Example:
+
+    ```python
+    from keras_ic import imagenet
+
+    images, classes, weights = next(iter(imagenet.synthetic(batch=2, size=32, classes=10)))
+    assert images.shape == (2, 32, 32, 3) and classes.shape == (2, 10)
+    ```
+    """
     import tensorflow as tf
 
     draw = np.random.default_rng(0)

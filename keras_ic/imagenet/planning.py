@@ -89,6 +89,25 @@ def plan(recipe: Recipe, replicas: int = 1, data_dir: Any = None, measure: bool 
     Raises:
         ValueError: If the batch cannot be shared out evenly, or there are fewer images than in one batch.
         MissingDataError: If the images are not there.
+        NotImplementedError: With `measure`, on another backend than TensorFlow.
+
+    Example:
+
+    ```python
+    import pathlib, tempfile
+    import keras
+    import numpy as np
+    from keras_ic import imagenet
+
+    folder = pathlib.Path(tempfile.mkdtemp())
+    for name in ("train/cat/1.jpg", "train/dog/1.jpg", "val/cat/1.jpg", "val/dog/1.jpg"):
+        folder.joinpath(name).parent.mkdir(parents=True, exist_ok=True)
+        keras.utils.save_img(folder / name, np.zeros((40, 40, 3)))
+
+    plan = imagenet.plan(imagenet.named("small", data=str(folder), model="resnet8", batch=2, image_size=32), measure=False)
+    print(plan)
+    assert plan.steps == 1 and plan.classes == 2
+    ```
     """
     sources = {split: find(recipe.data, split, data_dir) for split in ("train", "validation")}
     share, classes = recipe.share(replicas), len(sources["train"].classes)

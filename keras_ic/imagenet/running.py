@@ -79,6 +79,25 @@ def run(
         DamagedDataError: If too many images are damaged.
         KeyboardInterrupt: After a signal, with everything saved.
         NotImplementedError: On another backend than TensorFlow.
+
+    Example:
+
+    ```python
+    import pathlib, tempfile
+    import keras
+    import numpy as np
+    from keras_ic import imagenet
+
+    folder = pathlib.Path(tempfile.mkdtemp())
+    for name in ("train/cat/1.jpg", "train/dog/1.jpg", "val/cat/1.jpg", "val/dog/1.jpg"):
+        folder.joinpath(name).parent.mkdir(parents=True, exist_ok=True)
+        keras.utils.save_img(folder / name, np.zeros((40, 40, 3)))
+
+    recipe = imagenet.named("small", data=str(folder), model="resnet8", epochs=1, batch=2, image_size=32)
+    if keras.backend.backend() == "tensorflow":
+        (line,) = imagenet.run(recipe, folder / "run", verbose=0)
+        assert line["epoch"] == 1 and line["damaged"] == 0
+    ```
     """
     check_backend()
     strategy = distribution.strategy() if strategy is None else strategy

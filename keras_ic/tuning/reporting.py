@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_ic import files
+from keras_ic.experiments.summary import spread
 from keras_ic.extras import needed
 from keras_ic.tuning import best, description
 from keras_ic.tuning.figures import draw_coordinates, draw_rates
@@ -119,10 +120,7 @@ def _epochs(number: int) -> str:
 
 def accuracy(shares: list[float]) -> str:
     """Shares as percent, mean ± standard deviation."""
-    percent = 100 * np.array(shares)
-    if not percent.size:
-        return ""
-    return f"{percent.mean():.2f}" + (f" ± {percent.std(ddof=1):.2f}" if percent.size > 1 else "")
+    return spread([100 * share for share in shares])
 
 
 def _said(search: description.Search, results: list[dict[str, Any]], found: dict[str, Any] | None) -> str:

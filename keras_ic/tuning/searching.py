@@ -4,8 +4,6 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from keras_ic import data
 from keras_ic.experiments.configuration import Configuration
 from keras_ic.experiments.networks import network
@@ -13,7 +11,7 @@ from keras_ic.extras import needed
 from keras_ic.tuning import best, board, description, remote
 from keras_ic.tuning.description import Search
 from keras_ic.tuning.oracles import oracle
-from keras_ic.tuning.reporting import report
+from keras_ic.tuning.reporting import accuracy, report
 from keras_ic.tuning.space import SearchSpace
 from keras_ic.tuning.trial import read_result
 from keras_ic.tuning.workers import LOGS, Workers, work
@@ -144,7 +142,5 @@ def _teller(what: Search, folder: pathlib.Path, chooser: Any, verbose: int) -> C
 def _outcome(result: dict[str, Any]) -> str:
     if result["status"] == "FAILED":
         return f"failed, {result['error']}"
-    accuracies = 100 * np.array(result["scores"])
-    spread = f" ± {accuracies.std(ddof=1):.2f}" if len(accuracies) > 1 else ""
     stopped = f", stopped as poor after {result['epochs']} epochs" if result["status"] == "PRUNED" else ""
-    return f"{accuracies.mean():.2f}{spread} % of the validation images{stopped}"
+    return f"{accuracy(result['scores'])} % of the validation images{stopped}"
