@@ -10,7 +10,17 @@ import numpy as np
 from keras import layers
 
 from keras_ic.surgery import einsum
-from keras_ic.surgery.kinds import CONVOLUTIONS, DEPTHWISE, SEPARABLE, TRANSPOSED, WEIGHT_LAYERS, channels_first, has_linear_activation
+from keras_ic.surgery.kinds import (
+    CONVOLUTIONS,
+    DEPTHWISE,
+    SEPARABLE,
+    TRANSPOSED,
+    WEIGHT_LAYERS,
+    channels_first,
+    has_linear_activation,
+    inside_time,
+    time_axes,
+)
 from keras_ic.surgery.maps import AffineMap
 
 
@@ -34,6 +44,13 @@ def bias_changes(layer) -> dict:
     if isinstance(layer, layers.EinsumDense):
         return {"bias_axes": einsum.bias_letters(layer)}
     return {"use_bias": True}
+
+
+def size_of_new_bias(operation, shape: tuple) -> int:
+    """How many values the bias has that a bias-free linear layer gets, be it inside `TimeDistributed`; `shape` is that of its output."""
+    layer, ahead = inside_time(operation), time_axes(operation)
+    axis = einsum.bias_axis if isinstance(layer, layers.EinsumDense) else channel_axis
+    return shape[axis(layer, len(shape) - ahead) + ahead]
 
 
 def channel_axis(layer, rank: int) -> int:

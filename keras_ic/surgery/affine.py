@@ -38,6 +38,9 @@ class Affine(PerChannel):
     model.set_weights([np.array([1.0, 2.0, 3.0]), np.array([0.0, 0.0, 1.0])])
     assert model.predict(np.ones((1, 3)), verbose=0).tolist() == [[1.0, 2.0, 4.0]]
     ```
+
+    References:
+        - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), section 3.1, batch normalization at inference as a scale and a shift
     """
 
     def __init__(self, axis=-1, use_scale=True, **kwargs):

@@ -13,7 +13,7 @@ from keras_ic.surgery.affine import Affine
 from keras_ic.surgery.clip import Clip
 from keras_ic.surgery.compiling import compile_like
 from keras_ic.surgery.graph import Call, Graph, copy_layer, copy_operation, functional_class, input_operation, is_graph_constructed, sublayers
-from keras_ic.surgery.kinds import WEIGHT_LAYERS, inside_time, is_ic, time_axes, unwrap
+from keras_ic.surgery.kinds import WEIGHT_LAYERS, inside_time, is_ic, time_axes
 from keras_ic.surgery.normalization import AFFINE, Fate
 from keras_ic.surgery.plan import Plan, plan
 from keras_ic.surgery.policy import Site
@@ -45,6 +45,7 @@ class Builder:
         self.plan = plan
         self.parts = Parts()
         self._initializers: list[tuple[Any, str, Any]] = []
+        self._name_holders: dict[int, Any] = {}
 
     def model(self, graph: Graph) -> Any:
         """The new model of a graph."""
@@ -66,7 +67,9 @@ class Builder:
         stack = [self._input(graph.inputs[0])]
 
         def append(operation, args, kwargs, outputs):
-            stack.append(operation)
+            # Op nodes in a Sequential compute masks, which the layers of the new one ask for themselves.
+            if isinstance(operation, keras.layers.Layer):
+                stack.append(operation)
             return outputs
 
         self._run(graph, {id(tensor): tensor for tensor in graph.inputs}, append)
@@ -109,6 +112,8 @@ class Builder:
                 outputs = apply(operation, args, kwargs, call.outputs)
                 if clip is not None:
                     outputs = apply(self._clip(call, clip), tuple(outputs), {}, call.outputs)
+            if call.key in self.plan.named:
+                outputs = apply(self._name_holder(call), tuple(outputs), {}, call.outputs)
             values.update(zip(map(id, call.outputs), outputs, strict=True))
 
     def _needed(self, graph: Graph) -> list[Call]:
@@ -126,11 +131,18 @@ class Builder:
     def _affine(self, call: Call, fate: Fate):
         key, old = self.plan.affine_key(call), call.operation
         if key not in self.parts.affines:
-            axis = unwrap(old).axis
+            axis = inside_time(old).axis
             axis += time_axes(old) if axis >= 0 else 0
             new = Affine(axis, use_scale=fate.how == AFFINE, name=self.plan.affine_names[key], dtype=old.dtype_policy)
             self.parts.affines[key] = (old, new)
         return self.parts.affines[key][1]
+
+    def _name_holder(self, call: Call):
+        """What has the name of a layer that leaves, one for all of its calls."""
+        old = call.operation
+        if id(old) not in self._name_holders:
+            self._name_holders[id(old)] = keras.layers.Identity(name=old.name, dtype=old.dtype_policy.name)
+        return self._name_holders[id(old)]
 
     def _clip(self, call: Call, clip: "Clipping"):
         # An op node has no dtype policy.
@@ -169,10 +181,14 @@ class Builder:
         return new.output
 
     def _ic(self, insertion: Insertion):
-        dtype = insertion.layer.dtype_policy
-        ic = IndependentComponent(insertion.rate, axis=insertion.axis, name=insertion.name, dtype=dtype)
-        self.parts.ics[id(insertion)] = (insertion, ic)
-        return ic
+        if id(insertion) not in self.parts.ics:
+            dtype = insertion.layer.dtype_policy
+            if dtype.quantization_mode is not None:
+                # The layer is quantized, what it reads is not: "int8_from_float32" names both.
+                dtype = dtype.name.rpartition("_from_")[2]
+            ic = IndependentComponent(insertion.rate, axis=insertion.axis, name=insertion.name, dtype=dtype)
+            self.parts.ics[id(insertion)] = (insertion, ic)
+        return self.parts.ics[id(insertion)][1]
 
 
 def _replace_tensors(call: Call, new: Callable) -> tuple[tuple, dict]:
@@ -225,7 +241,8 @@ def rewrite(
 
     The given model is not changed. The new one has its name, its class where that can be constructed from inputs and outputs, its names of layers,
     regularizers, constraints, dtype policies, trainable flags and compile configuration, with a fresh optimizer. An IC layer is frozen where the
-    weight layer behind it is. What is done to a model can be read first, with `keras_ic.plan`.
+    weight layer behind it is. Where a layer leaves that gave one of several outputs its name, an `Identity` has that name. What is done to a model
+    can be read first, with `keras_ic.plan`.
 
     With `weights="preserve"` the new model computes what the given one does at inference. Its IC layers then start as identities, with a moving mean
     of 0 and a moving variance of 1. Before training, set these from data with `keras_ic.calibrate`, which keeps the function.
@@ -247,6 +264,10 @@ def rewrite(
     Raises:
         ValueError: For an argument that the above excludes, a subclassed or unbuilt model, one without weight layers, one in which there is nothing
             to change, such as a rewritten one, and one with a layer that cannot be built anew from its configuration.
+
+    Warns:
+        UserWarning: For a compiled model with an optimizer or a metric that cannot be built anew from its configuration, or with a `compile` of its
+            class's own: the new model is not compiled.
 
     Example:
 

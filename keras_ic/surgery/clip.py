@@ -40,6 +40,10 @@ class Clip(PerChannel):
     model.set_weights([np.array([0.0, 1.0, -1.0])])
     assert model.predict(-np.ones((1, 3)), verbose=0).tolist() == [[0.0, 1.0, -1.0]]
     ```
+
+    References:
+        - `docs/deployment.md`, "Where a scale and a shift go"
+        - [Jacob et al., 2018](https://arxiv.org/abs/1712.05877), section 3.2, folding of batch normalization into the layer before it
     """
 
     def __init__(self, axis=-1, use_upper=False, **kwargs):

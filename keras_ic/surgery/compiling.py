@@ -1,34 +1,52 @@
-"""Compiles a new model as a given one is, with an optimizer, metrics and losses of its own."""
+"""Compiles a new model as a given one is, with an optimizer and metrics of its own."""
 
 import warnings
 
 import keras
 
-from keras_ic.surgery.graph import compile_arguments
+from keras_ic.surgery.graph import compile_arguments, optimizer_anew
 
 
 def compile_like(old: keras.Model, new: keras.Model) -> None:
-    """Compiles `new` with the arguments that `old` was compiled with, if it was."""
+    """Compiles `new` with the arguments that `old` was compiled with, if it was; warns where that cannot be, and leaves it uncompiled."""
     arguments = compile_arguments(old)
     if arguments is None:
         return
     if type(new).compile is not keras.Model.compile:
-        warnings.warn(
-            f"The rewritten model is not compiled, as its class has a `compile` of its own; call it. Received: model {old.name!r} of type "
-            f"{type(old).__name__}",
-            stacklevel=4,
-        )
+        _warn(old, "as its class has a `compile` of its own")
         return
     # The optimizer as it is now: its learning rate may have been changed since, and mixed precision has wrapped it.
     arguments["optimizer"] = old.optimizer
-    new.compile(**keras.tree.map_structure(_anew, arguments), auto_scale_loss=False)
+    try:
+        arguments = keras.tree.map_structure(_anew, arguments)
+    except _CannotBeCopiedError as error:
+        _warn(old, f"as {error}")
+        return
+    new.compile(**arguments, auto_scale_loss=False)
     # As Keras does after loading, so that the model can be saved before it is trained.
     if new.optimizer is not None:
         new.optimizer.build(new.trainable_variables)
 
 
+class _CannotBeCopiedError(Exception):
+    """An optimizer or a metric whose configuration does not give it back."""
+
+
 def _anew(value):
-    """The same, without the state: strings, functions and numbers as they are, objects built anew from their configuration."""
-    if isinstance(value, (keras.Optimizer, keras.Loss, keras.Metric)):
-        return type(value).from_config(value.get_config())
+    """The same without the state: optimizers and metrics built anew from their configuration, and what has no state, losses too, as it is."""
+    try:
+        if isinstance(value, keras.Optimizer):
+            return optimizer_anew(value)
+        if isinstance(value, keras.Metric):
+            return type(value).from_config(value.get_config())
+    except Exception as error:  # Whatever a class of the user's own raises.
+        what = f"{value.name} ({type(value).__name__}) cannot be built anew from its configuration ({' '.join(str(error).split())[:200]})"
+        raise _CannotBeCopiedError(what) from error
     return value
+
+
+def _warn(old: keras.Model, reason: str) -> None:
+    warnings.warn(
+        f"The new model is not compiled, {reason}; compile it. Received: model {old.name!r} of type {type(old).__name__}",
+        stacklevel=5,
+    )

@@ -17,6 +17,11 @@ def bias_letters(layer) -> str:
     return layer.bias_axes or letters(layer)[2].rstrip(".")[-1]
 
 
+def bias_axis(layer, rank: int) -> int:
+    """The axis, from 0, of an output of this rank along which the bias runs that a layer without a bias gets."""
+    return _places(letters(layer)[2], rank).index(bias_letters(layer))
+
+
 def takes_input(layer, given: AffineMap) -> bool:
     """Whether `layer(scale * x + shift)` is again such a layer, with a bias if it has none."""
     inputs, kernel, output = letters(layer)

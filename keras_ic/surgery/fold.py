@@ -15,9 +15,9 @@ def fold(model: keras.Model) -> keras.Model:
     configuration of the given one. It saves, loads, quantizes and exports as every Keras model does.
 
     At inference, an IC layer is a scale and a shift of each channel. These go into the linear layer before it, or into all linear layers behind it,
-    through dropout, Flatten, Reshape, Permute, cropping, upsampling and average pooling, through maximum pooling where no scale is below 0, and a
-    mere scale through padding with zeros. Behind a ReLU or ReLU6 they go into the layer before that, and the ReLU becomes a
-    `keras_ic.surgery.clip.Clip`, a ReLU with bounds of each channel's own; so the zeros that `padding="same"` puts around the result are right.
+    through dropout, Flatten, Reshape, Permute, cropping, upsampling and average pooling, through maximum pooling where no scale is below 0 or the
+    signs can go behind, and a mere scale through padding with zeros. Behind a ReLU or ReLU6 they go into the layer before that, and the ReLU becomes
+    a `keras_ic.surgery.clip.Clip`, a ReLU with bounds of each channel's own; so the zeros that `padding="same"` puts around the result are right.
     Where only the scale can leave, a `keras_ic.surgery.affine.Affine` adds the shift; where nothing can, as at a scale of 0 that no layer before
     takes up, it scales too. What was done to which layer, and why, can be read with `print(keras_ic.surgery.plan_fold(model))`.
 
@@ -32,7 +32,8 @@ def fold(model: keras.Model) -> keras.Model:
             configuration.
 
     Warns:
-        UserWarning: For moving statistics that are as initialized: the network has not been trained, or only its weights were loaded.
+        UserWarning: For moving statistics that are as initialized: the network has not been trained, or only its weights were loaded. For a compiled
+            model that the new one cannot be compiled like, see `keras_ic.rewrite`.
 
     Example:
 

@@ -8,9 +8,23 @@ import numpy as np
 from keras_ic.surgery import absorb
 from keras_ic.surgery.flops import flops
 from keras_ic.surgery.folding import Folding, foldable
-from keras_ic.surgery.graph import Call, Graph, read, sublayers
-from keras_ic.surgery.kinds import inside_time, is_ic, time_axes
-from keras_ic.surgery.normalization import AFFINE, AFTER, BEFORE, CARRIED, CLIPPED, DROPPED, KEPT, MERGED, SHIFT, Fate, inference_affine
+from keras_ic.surgery.graph import Call, Graph, is_readable, read_to_change, sublayers
+from keras_ic.surgery.kinds import inside_time, is_ic
+from keras_ic.surgery.normalization import (
+    AFFINE,
+    AFTER,
+    BEFORE,
+    CARRIED,
+    CLIPPED,
+    DROPPED,
+    KEPT,
+    MERGED,
+    NAME_STAYS,
+    SHIFT,
+    SIGNED,
+    Fate,
+    inference_affine,
+)
 from keras_ic.surgery.policy import checked_policy
 from keras_ic.surgery.rows import Change, Listing, Skip
 from keras_ic.surgery.sites import Sites, taken_names, unique_name
@@ -34,6 +48,7 @@ class FoldPlan(Listing):
         self.graph = graph
         folding = Folding(graph)
         self.normalizations, self.clips, self.unfused = folding.normalizations, folding.clips, folding.unfused
+        self.named = self.normalizations.keep_their_names(graph)
         # What the builder also asks for: no new IC layers, and all weights as they are.
         self.sites = Sites([], {}, {})
         self.policy = checked_policy(
@@ -79,7 +94,8 @@ class FoldPlan(Listing):
             elif id(operation) not in listed and graph.child(call) is None and isinstance(operation, keras.layers.Layer):
                 hidden = sum(foldable(part) is not None for part in sublayers(operation))
                 if hidden:
-                    self.skipped.append(Skip(path, kind, f"stays, and the {hidden} normalizations in it: what happens inside cannot be seen"))
+                    why = "called with training=True" if is_readable(operation) else "what happens inside cannot be seen"
+                    self.skipped.append(Skip(path, kind, f"stays, and the {hidden} normalizations in it: {why}"))
             listed.add(id(operation))
 
     def _fill_fate(self, call: Call, fate: Fate, path: str, kind: str) -> None:
@@ -95,10 +111,12 @@ class FoldPlan(Listing):
             AFTER: f"folded into {targets}",
             MERGED: f"merged with {targets}",
             CLIPPED: f"folded into {targets}, through the ReLU between",
+            SIGNED: f"folded into {targets}, of which the first takes all but the signs",
             CARRIED: f"folded into {targets}, the shift along the residual stream",
             SHIFT: f"scale folded into {targets}; shift stays as {name}: {fate.reason}",
             AFFINE: f"becomes {name}: {fate.reason}",
         }[fate.how]
+        result += NAME_STAYS if call.key in self.named else ""
         role = "dropout" if layer is None else "ic" if is_ic(layer) else "normalization" if _has_statistics(layer) else "affine"
         self.changes.append(Change(path, kind, role, result, name))
         if _has_statistics(layer) and _is_untrained(layer):
@@ -119,8 +137,7 @@ class FoldPlan(Listing):
                 clip = self.clips[call.key]
                 added += clip.lower.size * (1 if clip.upper is None else 2)
             if biased.pop(id(operation), None) is not None:
-                shape, ahead = call.outputs[0].shape, time_axes(operation)
-                added += shape[absorb.channel_axis(inside_time(operation), len(shape) - ahead) + ahead]
+                added += absorb.size_of_new_bias(operation, call.outputs[0].shape)
         return added - sum(operation.count_params() for operation, stays in kept.values() if not stays)
 
 
@@ -158,7 +175,7 @@ def plan_fold(model: keras.Model) -> FoldPlan:
     References:
         - [Chen et al., 2019](https://arxiv.org/abs/1905.05928), Rethinking the usage of batch normalization and dropout
     """
-    return FoldPlan(read(model))
+    return FoldPlan(read_to_change(model))
 
 
 def _has_statistics(layer) -> bool:

@@ -5,7 +5,7 @@ Each is an affine map at inference, `scale * x + shift`. In this order, the firs
 1. It goes into the linear layer before it, or into a normalization right behind it.
 2. It goes into all linear layers behind it.
 3. It goes through the ReLU before it into the linear layer before that. `scale * relu(x) + shift` is `maximum(scale * x + shift, shift)` for a scale
-   of 0 or more; where some scales are below 0, their signs go into the linear layers behind.
+   of 0 or more; where some scales are below 0, their signs go into the linear layers behind. So it is with maximum pooling, without a ReLU too.
 4. Its scale goes into the linear layers behind, its shift into layers that feed the sum before it; see `keras_ic.surgery.streams`.
 5. Its shift stays as an addition of one vector, its scale goes into the linear layers behind: what is left before padding with zeros.
 6. It stays as an `Affine`, with the reason why.
@@ -30,7 +30,7 @@ from keras_ic.layer import IndependentComponent
 from keras_ic.surgery import absorb, streams
 from keras_ic.surgery.affine import Affine
 from keras_ic.surgery.graph import Call, Graph
-from keras_ic.surgery.kinds import DROPOUTS, TRANSPOSED, inside_time, is_plain, is_zero_padding, time_axes
+from keras_ic.surgery.kinds import DROPOUTS, TRANSPOSED, inside_time, is_computed_as, is_plain, is_zero_padding, time_axes
 from keras_ic.surgery.maps import AffineMap, clip_bounds, moved_before, moved_behind
 from keras_ic.surgery.normalization import (
     AFFINE,
@@ -42,6 +42,7 @@ from keras_ic.surgery.normalization import (
     KEPT,
     MERGED,
     SHIFT,
+    SIGNED,
     Absorption,
     Fate,
     Normalizations,
@@ -118,7 +119,7 @@ class Folding:
                 fate = self._decide(graph, call)
                 self.normalizations.fates[call.key] = fate
                 self._add_biases(fate)
-            elif isinstance(call.operation, DROPOUTS) and is_plain(call):
+            elif is_computed_as(call.operation, DROPOUTS) and is_plain(call) and not _is_place_holder(root, graph, call):
                 self.normalizations.fates[call.key] = Fate(DROPPED)
         # When the fate of all is known, since each changes what others read.
         for graph, call, _ in root.walk():
@@ -128,7 +129,7 @@ class Folding:
 
     def _add_biases(self, fate: Fate) -> None:
         absorbing = [operation for operation, _ in fate.absorptions]
-        if fate.how == CLIPPED:
+        if fate.how in (CLIPPED, SIGNED):
             absorbing = absorbing[:1]  # The others take signs alone.
         if fate.how != SHIFT and np.any(fate.shift):
             self.normalizations.biased.update({id(made): made for made in absorbing if not absorb.has_bias(inside_time(made))})
@@ -161,28 +162,30 @@ class Folding:
         return self._clipped(graph, call, axis, whole) or self._split(graph, call, axis, whole, behind.reason, given)
 
     def _clipped(self, graph: Graph, call: Call, axis: int, whole: AffineMap) -> Fate | None:
-        """Through the ReLU before it, with signs to the layers behind it."""
+        """Through the ReLU or the max pooling before it, with signs to the layers behind it."""
         scale, shift = whole.vectors(call.outputs[0].shape[axis])
         sign = np.where(whole.scale < 0, -1.0, 1.0)
         behind = self._behind(graph, call, AffineMap(sign, np.zeros_like(sign))) if np.any(sign < 0) else _Behind()
         before = self._before(graph, call, AffineMap(np.abs(whole.scale), sign * whole.shift))
         if before is None or behind.reason or behind.normalizations:
             return None
-        clipping = before.clipping
-        assert clipping is not None
-        self.clips[clipping.call.key] = clipping
-        if clipping.is_fused:
-            self.unfused.add(id(before.operation))
+        if before.clipping is not None:
+            self.clips[before.clipping.call.key] = before.clipping
+            if before.clipping.is_fused:
+                self.unfused.add(id(before.operation))
         targets = (before.operation, *(operation for operation, _ in behind.layers))
         into = _into_output(before.operation, before.scale, before.shift)
-        return Fate(CLIPPED, axis, scale, shift, targets, absorptions=(into, *behind.absorptions))
+        how = SIGNED if before.clipping is None else CLIPPED
+        return Fate(how, axis, scale, shift, targets, absorptions=(into, *behind.absorptions))
 
     def _split(self, graph: Graph, call: Call, axis: int, whole: AffineMap, reason: str, given: AffineMap | None) -> Fate:
         """The shift stays, the scale goes behind; or all of it stays."""
         layer = foldable(call.operation)
         scale, shift = whole.vectors(call.outputs[0].shape[axis])
         behind = self._behind(graph, call, AffineMap(whole.scale, np.zeros_like(whole.shift)))
-        if behind.reason or behind.normalizations:
+        # Such a one is what an earlier folding left.
+        is_mere_shift = isinstance(layer, Affine) and given is None and np.all(scale == 1)
+        if is_mere_shift or behind.reason or behind.normalizations:
             return self._left(layer, axis, scale, shift, behind.reason or reason, given)
         if not np.all(scale) or np.max(np.abs(shift / scale)) > LARGEST_SHIFT:
             return self._left(layer, axis, scale, shift, f"{reason}, and without its shift a scale as small as one here cannot go either", given)
@@ -306,6 +309,14 @@ class Folding:
         if isinstance(layer, TRANSPOSED):
             return f"{name} reads it, whose outputs do not all meet the same weights, and so not the same shift"
         return f"{name} reads it and pads with zeros, which are not shifted"
+
+
+def _is_place_holder(root: Graph, graph: Graph, call: Call) -> bool:
+    """Whether it is an Identity that gives an output of the model its name, or a Sequential its only layer."""
+    if not is_computed_as(call.operation, (layers.Identity,)):
+        return False
+    names_output = graph is root and root.is_told_by_names and id(call.outputs[0]) in root.output_ids
+    return names_output or (graph.is_sequential and len(graph.calls) == 1)
 
 
 def _without(given: AffineMap, ahead: int) -> AffineMap:

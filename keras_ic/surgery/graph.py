@@ -79,6 +79,26 @@ class Graph:
         """The graph of the model that `call` calls; None where it calls a layer or an operation."""
         return self.children.get(id(call.operation))
 
+    def passed(self, call: Call) -> list:
+        """What the call of a model passes for each of that model's inputs; None for an optional one that is left out."""
+        child = self.children[id(call.operation)]
+        given = call.args[0] if call.args else call.kwargs["inputs"]
+        if isinstance(given, dict):
+            # A dictionary may hold more than the model asks for.
+            if isinstance(child.input_struct, dict):
+                given = {name: given.get(name) for name in child.input_struct}
+            else:
+                given = [given.get(input_operation(tensor).name) for tensor in child.inputs]
+        return keras.tree.flatten(given)
+
+    @property
+    def is_told_by_names(self) -> bool:
+        """Whether `compile` and `fit` know the outputs by the names of their layers: if several have no keys, or `compile` was given dictionaries."""
+        if self.is_sequential or isinstance(self.output_struct, dict):
+            return False  # A Sequential has no names of outputs.
+        asked = (compile_arguments(self.model) or {}).values()
+        return len(self.outputs) > 1 or any(isinstance(value, dict) for value in asked)
+
     def walk(self, prefix: str = "", seen: set | None = None) -> Iterator[tuple["Graph", Call, str]]:
         """Every call of this graph and of those inside it, each graph once, where it first runs: `(graph, call, path of the layer)`."""
         seen = {id(self)} if seen is None else seen
@@ -107,6 +127,19 @@ def read(model: keras.Model) -> Graph:
             f"by hand. {described}"
         )
     return Graph(model, {})
+
+
+def read_to_change(model: keras.Model) -> Graph:
+    """The graph of a model, in which the models that some call runs with `training=True` count as layers.
+
+    What is in such a model works as in training, whenever it is called there, and its own calls do not tell.
+    """
+    root = read(model)
+    graphs = [root, *{id(child): child for graph, call, _ in root.walk() if (child := graph.child(call)) is not None}.values()]
+    in_training = {id(call.operation) for graph in graphs for call in graph.calls if call.kwargs.get("training")}
+    for graph in graphs:
+        graph.children = {key: child for key, child in graph.children.items() if key not in in_training}
+    return root
 
 
 def is_readable(operation) -> bool:
@@ -165,6 +198,20 @@ def copy_layer(layer, changes: dict):
 def sublayers(layer) -> list:
     """The layer and every layer it is made of, in the order in which it tracks them."""
     return list(layer._flatten_layers())
+
+
+def optimizer_anew(optimizer: keras.Optimizer) -> keras.Optimizer:
+    """An optimizer of the same configuration, without state. A learning rate that is a schedule or a function is the same object."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        inner, steps = optimizer_anew(optimizer.inner_optimizer), optimizer.dynamic_growth_steps
+        return type(optimizer)(inner, initial_scale=optimizer.initial_scale, dynamic_growth_steps=steps, name=optimizer.name)
+    rate = optimizer._learning_rate
+    if not callable(rate):
+        return type(optimizer).from_config(optimizer.get_config())
+    # A double with a number in its place is asked for the rest: not every schedule or function has a configuration.
+    double = object.__new__(type(optimizer))
+    double.__dict__.update(optimizer.__dict__, _learning_rate=0.0)
+    return type(optimizer).from_config({**double.get_config(), "learning_rate": rate})
 
 
 def compile_arguments(model: keras.Model) -> dict | None:

@@ -52,6 +52,11 @@ def is_keras_operation(operation, *names: str) -> bool:
     return not isinstance(operation, layers.Layer) and kind.__module__.startswith("keras.") and kind.__name__ in names
 
 
+def is_computed_as(operation, kinds: tuple) -> bool:
+    """Whether it is a layer of one of these classes, or of a subclass that leaves `call` as it is: one with a `call` of its own may do anything."""
+    return any(isinstance(operation, kind) and type(operation).call is kind.call for kind in kinds)
+
+
 def unwrap(operation) -> Any:
     """The layer inside wrappers such as `TimeDistributed`, `Bidirectional` and `SpectralNormalization`; else itself."""
     while isinstance(operation, layers.Wrapper):
@@ -77,7 +82,7 @@ def is_plain(call: Call) -> bool:
 
 def is_zero_padding(call: Call) -> bool:
     """Whether the call only puts zeros around its input."""
-    if isinstance(call.operation, ZERO_PADDING):
+    if is_computed_as(call.operation, ZERO_PADDING):
         return True
     if not is_keras_operation(call.operation, "Pad") or call.operation.mode != "constant":
         return False
@@ -86,27 +91,38 @@ def is_zero_padding(call: Call) -> bool:
 
 def is_shape_step(call: Call) -> bool:
     """Whether the call only moves values or puts zeros around them."""
-    reshapes = isinstance(call.operation, RESHAPING) or is_keras_operation(call.operation, "Reshape")
+    reshapes = is_computed_as(call.operation, RESHAPING) or is_keras_operation(call.operation, "Reshape")
     return is_plain(call) and (reshapes or is_zero_padding(call))
+
+
+def moved_axes(call: Call) -> list[int] | None:
+    """For a call that only puts the axes in another order, the input's axis that each axis of its output is; None for any other."""
+    rank = len(call.outputs[0].shape) if call.outputs else 0
+    if is_computed_as(call.operation, (layers.Permute,)):
+        return [0, *call.operation.dims]
+    if is_keras_operation(call.operation, "Transpose"):
+        axes = call.operation.axes
+        return [axis % rank for axis in (axes if axes is not None else range(rank)[::-1])]
+    return None
 
 
 def is_identity_at_inference(call: Call) -> bool:
     """Whether the call gives back its input at inference: dropout, noise, a linear activation."""
     operation = call.operation
-    linear = isinstance(operation, layers.Activation) and operation.activation is keras.activations.linear
-    return is_plain(call) and (isinstance(operation, DROPOUTS) or linear)
+    linear = is_computed_as(operation, (layers.Activation,)) and operation.activation is keras.activations.linear
+    return is_plain(call) and (is_computed_as(operation, DROPOUTS) or linear)
 
 
 def keeps_shifts(call: Call) -> bool:
     """Whether a bias before the call does the work of one behind it."""
     if is_keras_operation(call.operation, *SHIFT_KEEPING_OPERATIONS):
         return True
-    return isinstance(call.operation, SHIFT_KEEPING) or is_identity_at_inference(call)
+    return is_computed_as(call.operation, SHIFT_KEEPING) or is_identity_at_inference(call)
 
 
 def inside_time(operation) -> Any:
     """The layer inside `TimeDistributed`, once or several times; else itself. What other wrappers make of a layer is not known."""
-    while isinstance(operation, layers.TimeDistributed):
+    while is_computed_as(operation, (layers.TimeDistributed,)):
         operation = operation.layer
     return operation
 
@@ -117,8 +133,8 @@ def is_batch_normalization(operation) -> bool:
 
 
 def is_ic(operation) -> bool:
-    """Whether it is an IC layer."""
-    return isinstance(operation, IndependentComponent)
+    """Whether it is an IC layer, be it inside `TimeDistributed`."""
+    return isinstance(inside_time(operation), IndependentComponent)
 
 
 def is_learned(operation) -> bool:

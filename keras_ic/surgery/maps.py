@@ -12,7 +12,7 @@ import numpy as np
 from keras import layers
 
 from keras_ic.surgery.graph import Call
-from keras_ic.surgery.kinds import channels_first, is_identity_at_inference, is_keras_operation, is_plain, is_zero_padding
+from keras_ic.surgery.kinds import channels_first, is_computed_as, is_identity_at_inference, is_keras_operation, is_plain, is_zero_padding
 
 
 def _of_rank(kinds: str) -> tuple:
@@ -75,7 +75,7 @@ def _moved(call: Call, given: AffineMap, here: tuple, there: tuple, down: bool) 
     if is_zero_padding(call):
         sizes_stay = len(here) == len(there) and all(here[axis] == there[axis] for axis in given.axes)
         return given if sizes_stay and not np.any(given.shift) else None
-    if isinstance(operation, (*MEANS, *MAXIMA)):
+    if is_computed_as(operation, (*MEANS, *MAXIMA)):
         if isinstance(operation, MAXIMA) and np.any(given.scale < 0):
             return None
         if getattr(operation, "interpolation", "nearest") not in ("nearest", "bilinear"):
@@ -84,16 +84,16 @@ def _moved(call: Call, given: AffineMap, here: tuple, there: tuple, down: bool) 
         if not given.axes <= {axes[0]}:
             return None
         return AffineMap.along(axes[1], len(there), given.scale.ravel(), given.shift.ravel())
-    if isinstance(operation, layers.Permute):
+    if is_computed_as(operation, (layers.Permute,)):
         order = [axis - 1 for axis in operation.dims]
         order = order if down else [order.index(axis) for axis in range(len(order))]
         return given.each(lambda array: array.transpose(order))
-    if isinstance(operation, layers.Flatten) and channels_first(operation) and len(call.inputs[0].shape) > 2:
+    if is_computed_as(operation, (layers.Flatten,)) and channels_first(operation) and len(call.inputs[0].shape) > 2:
         if not down:
             return None
         # It puts the channels last, then flattens.
         given, here = AffineMap(np.moveaxis(given.scale, 0, -1), np.moveaxis(given.shift, 0, -1)), (here[0], *here[2:], here[1])
-    if isinstance(operation, (layers.Flatten, layers.Reshape)) or is_keras_operation(operation, "Reshape"):
+    if is_computed_as(operation, (layers.Flatten, layers.Reshape)) or is_keras_operation(operation, "Reshape"):
         return given.each(lambda array: _reshaped(array, here, there))
     return None
 

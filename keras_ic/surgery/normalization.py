@@ -3,20 +3,23 @@
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 from keras import layers
 
 from keras_ic.surgery import absorb
 from keras_ic.surgery.graph import Call, Graph
-from keras_ic.surgery.kinds import is_batch_normalization, is_identity_at_inference, is_zero_padding, keeps_shifts, time_axes, unwrap
+from keras_ic.surgery.kinds import inside_time, is_batch_normalization, is_identity_at_inference, is_zero_padding, keeps_shifts, time_axes
 from keras_ic.surgery.policy import Policy
 
 DROPPED, BEFORE, AFTER, AFFINE, KEPT = "dropped", "before", "after", "affine", "kept"
 # What only a folding does, see `keras_ic.surgery.folding`.
-MERGED, CLIPPED, CARRIED, SHIFT = "merged", "clipped", "carried", "shift"
+MERGED, CLIPPED, SIGNED, CARRIED, SHIFT = "merged", "clipped", "signed", "carried", "shift"
+# The end of the row of a layer that leaves an output.
+NAME_STAYS = "; an Identity keeps its name for the output"
 
 # A layer, and the function that changes its weights, a dictionary by name.
 Absorption = tuple[Any, Callable[[dict], None]]
@@ -28,8 +31,8 @@ class Fate:
 
     Attributes:
         how: `dropped`; absorbed into the layer `before` it, or into those `after` it; replaced by an `affine`; or `kept`. In a folding also:
-            `merged` with the normalizations behind it; absorbed into the layer before a ReLU, which is `clipped`; its shift `carried` by a residual
-            stream; or its `shift` alone stays.
+            `merged` with the normalizations behind it; absorbed into the layer before a ReLU, which is `clipped`; absorbed into the layer before it
+            but for its signs (`signed`), which those after it take; its shift `carried` by a residual stream; or its `shift` alone stays.
         axis: The channel axis, from 0.
         scale, shift: What the normalization computes at inference is `scale * x + shift`; None unless the function is preserved.
         targets: The layers that absorb it.
@@ -48,7 +51,7 @@ class Fate:
     @property
     def is_bypassed(self) -> bool:
         """Whether nothing stands in its place."""
-        return self.how in (DROPPED, BEFORE, AFTER, MERGED, CLIPPED, CARRIED)
+        return self.how in (DROPPED, BEFORE, AFTER, MERGED, CLIPPED, SIGNED, CARRIED)
 
     @property
     def is_replaced(self) -> bool:
@@ -68,6 +71,14 @@ class Normalizations:
         """Whether the call is one of a BatchNormalization in whose place nothing stands."""
         return call is not None and call.key in self.fates and self.fates[call.key].is_bypassed
 
+    def keep_their_names(self, root: Graph) -> set[int]:
+        """The keys of the calls whose layers leave, or become another, but whose names `compile` and `fit` may know an output by."""
+        if not root.is_told_by_names:
+            return set()
+        staying = {id(call.operation) for call in root.calls if call.key not in self.fates or self.fates[call.key].how == KEPT}
+        leaving = [call for call in root.calls if id(call.operation) not in staying]
+        return {call.key for call in leaving if id(call.outputs[0]) in root.output_ids}
+
     def source(self, graph: Graph, tensor):
         """The tensor that stands for `tensor` once the bypassed normalizations above it are gone."""
         call = graph.producer(tensor)
@@ -83,21 +94,25 @@ def decide_normalizations(root: Graph, policy: Policy) -> Normalizations:
     counts = collections.Counter(id(call.operation) for _, call, _ in root.walk())
     fates: dict[int, Fate] = {}
     biased: dict[int, Any] = {}
+    callers: dict[int, list[tuple[Graph, Call]]] = {}
+    for graph, call, _ in root.walk():
+        if graph.child(call) is not None:
+            callers.setdefault(id(graph.child(call)), []).append((graph, call))
     for graph, call, _ in root.walk():
         if not is_batch_normalization(call.operation):
             continue
         fate = fates[call.key] = _decide(graph, call, policy, counts, fates)
         if policy.bias == "repair" and fate.is_bypassed:
-            for layer in (*fate.targets, *_linear_layers_above(graph, call)):
+            for layer in (*fate.targets, *_linear_layers_above(graph, call, callers)):
                 # A layer that only its scale goes into, behind a normalization, needs no bias for that.
                 needless = fate.how == AFTER and layer in fate.targets and not np.any(fate.shift)
-                if absorb.is_linear(layer) and not absorb.has_bias(layer) and not needless:
+                if absorb.is_linear(inside_time(layer)) and not absorb.has_bias(inside_time(layer)) and not needless:
                     biased[id(layer)] = layer
     return Normalizations(fates, biased)
 
 
 def _decide(graph: Graph, call: Call, policy: Policy, counts, fates) -> Fate:
-    layer = unwrap(call.operation)
+    layer = inside_time(call.operation)
     if policy.normalization == "keep":
         return Fate(KEPT, reason='kept, as normalization="keep" says')
     if type(layer).call is not layers.BatchNormalization.call:
@@ -164,15 +179,27 @@ def _absorbers_after(graph: Graph, call: Call, axis: int, shift, counts) -> list
     return found
 
 
-def _linear_layers_above(graph: Graph, call: Call) -> Iterator[Any]:
-    """The linear layers that a normalization stands behind, with nothing between that would keep a bias from doing the shift's work."""
-    tensors, seen = list(call.inputs), set()
+def _linear_layers_above(graph: Graph, call: Call, callers: Mapping[int, list[tuple[Graph, Call]]]) -> Iterator[Any]:
+    """The linear layers that a normalization stands behind, with nothing between that would keep a bias from doing the shift's work.
+
+    The way leads out of the graph of a model and into others, whose callers by the graph's id are given.
+    """
+    tensors, seen = [(graph, tensor) for tensor in call.inputs], set()
     while tensors:
-        above = graph.producer(tensors.pop())
-        if above is None or above.key in seen:
+        graph, tensor = tensors.pop()
+        if (id(graph), id(tensor)) in seen:
             continue
-        seen.add(above.key)
-        if absorb.is_linear(above.operation) and absorb.has_linear_activation(above.operation):
+        seen.add((id(graph), id(tensor)))
+        above = graph.producer(tensor)
+        if above is None:
+            index = list(map(id, graph.inputs)).index(id(tensor))
+            given = [(outer, outer.passed(caller)[index]) for outer, caller in callers.get(id(graph), [])]
+            tensors.extend((outer, passed) for outer, passed in given if isinstance(passed, keras.KerasTensor))
+            continue
+        child, layer = graph.child(above), inside_time(above.operation)
+        if child is not None:
+            tensors.append((child, child.outputs[list(map(id, above.outputs)).index(id(tensor))]))
+        elif absorb.is_linear(layer) and absorb.has_linear_activation(layer):
             yield above.operation
-        elif keeps_shifts(above) or is_batch_normalization(above.operation):
-            tensors.extend(above.inputs)
+        elif keeps_shifts(above) or is_batch_normalization(layer):
+            tensors.extend((graph, given) for given in above.inputs)

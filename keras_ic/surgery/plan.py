@@ -5,10 +5,11 @@ from typing import Any
 
 import keras
 
+from keras_ic.surgery import absorb
 from keras_ic.surgery.flops import flops
-from keras_ic.surgery.graph import Call, Graph, read, sublayers
-from keras_ic.surgery.kinds import NORMALIZATIONS, is_batch_normalization, is_ic, unwrap
-from keras_ic.surgery.normalization import AFFINE, AFTER, BEFORE, DROPPED, KEPT, Normalizations, decide_normalizations
+from keras_ic.surgery.graph import Call, Graph, is_readable, read_to_change, sublayers
+from keras_ic.surgery.kinds import NORMALIZATIONS, inside_time, is_batch_normalization, is_ic, unwrap
+from keras_ic.surgery.normalization import AFFINE, AFTER, BEFORE, DROPPED, KEPT, NAME_STAYS, Normalizations, decide_normalizations
 from keras_ic.surgery.policy import Policy, Site, checked_policy
 from keras_ic.surgery.rows import Change, Listing, Skip
 from keras_ic.surgery.sites import Sites, decide_sites, is_weight_layer, taken_names, unique_name
@@ -34,6 +35,7 @@ class Plan(Listing):
         self.sites = sites
         self.clips: dict[int, Any] = {}  # What the builder also asks for, and only a folding has.
         self.unfused: set[int] = set()
+        self.named = normalizations.keep_their_names(graph)
         taken = taken_names(graph) | {insertion.name for insertion in sites.insertions}
         self.affine_names = {
             id(call.operation): unique_name(f"{call.operation.name}_affine", taken)
@@ -83,6 +85,7 @@ class Plan(Listing):
         targets = ", ".join(target.name for target in fate.targets)
         name = self.affine_names[id(call.operation)] if fate.how == AFFINE else None
         result = {DROPPED: "removed", BEFORE: f"absorbed into {targets}", AFTER: f"absorbed into {targets}", AFFINE: f"becomes {name}"}[fate.how]
+        result += NAME_STAYS if call.key in self.named else ""
         self.changes.append(Change(path, kind, "normalization", result, name))
 
     def _added_parameters(self) -> int:
@@ -93,11 +96,10 @@ class Plan(Listing):
             if call.key in self.normalizations.fates:
                 fates.setdefault(id(call.operation), []).append((call.operation, self.normalizations.fates[call.key]))
             if biased.pop(id(call.operation), None) is not None:
-                first = unwrap(call.operation)
-                added += call.outputs[0].shape[1 if getattr(first, "data_format", None) == "channels_first" else -1]
+                added += absorb.size_of_new_bias(call.operation, call.outputs[0].shape)
         for pairs in fates.values():
             operation = pairs[0][0]
-            channels = unwrap(operation).moving_mean.shape[0]
+            channels = inside_time(operation).moving_mean.shape[0]
             added -= 0 if any(fate.how == KEPT for _, fate in pairs) else operation.count_params()
             added += 2 * channels if any(fate.how == AFFINE for _, fate in pairs) else 0
         return added
@@ -106,6 +108,8 @@ class Plan(Listing):
 def _reason_to_stay(layer) -> str:
     if not isinstance(layer, keras.layers.Layer) or not layer.weights or is_ic(layer):
         return ""
+    if is_readable(layer):
+        return "stays, and all that is in it: called with training=True, it works as in training at inference too"
     inner = unwrap(layer)
     if isinstance(inner, NORMALIZATIONS):
         return "stays: only BatchNormalization leaves"
@@ -188,7 +192,7 @@ def plan(
         share=share,
         bias=bias,
     )
-    graph = read(model)
+    graph = read_to_change(model)
     if not any(is_weight_layer(call.operation, policy) for _, call, _ in graph.walk()):
         raise ValueError(
             "The model has no weight layers (Dense, convolutions, EinsumDense) that an IC layer could stand before; name the classes of its own in "

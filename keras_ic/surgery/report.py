@@ -54,7 +54,7 @@ def inspect(model: keras.Model) -> list[Row]:
     for graph, call, path in read(model).walk():
         kind = type(unwrap(call.operation)).__name__
         if is_ic(call.operation):
-            rows.append(Row(path, kind, state=f"rate {call.operation.rate:g}, {_statistics(call.operation)}"))
+            rows.append(Row(path, kind, state=f"rate {unwrap(call.operation).rate:g}, {_statistics(unwrap(call.operation))}"))
         elif is_batch_normalization(call.operation):
             rows.append(Row(path, kind, state=_statistics(unwrap(call.operation))))
         elif isinstance(unwrap(call.operation), WEIGHT_LAYERS):

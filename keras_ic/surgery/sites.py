@@ -7,13 +7,17 @@ import keras
 
 from keras_ic.surgery.graph import Call, Graph, input_operation
 from keras_ic.surgery.kinds import (
+    RESHAPING,
     WEIGHT_LAYERS,
     channels_first,
+    is_computed_as,
     is_ic,
     is_identity_at_inference,
+    is_keras_operation,
     is_learned,
     is_shape_step,
     is_zero_padding,
+    moved_axes,
     time_axes,
     unwrap,
 )
@@ -177,13 +181,21 @@ def _channel_axis(graph: Graph, tensor) -> int:
         if child is not None:
             return _channel_axis(child, child.outputs[[id(output) for output in call.outputs].index(id(tensor))])
         layer = unwrap(call.operation)
+        order = moved_axes(call)
+        if order is not None:
+            return _from_end(order.index(_channel_axis(graph, call.inputs[0]) % rank), rank)
         if hasattr(layer, "data_format") and not is_shape_step(call):
             return 1 + time_axes(call.operation) if channels_first(layer) and rank > 2 else -1
         if is_ic(layer) or hasattr(layer, "moving_mean"):
-            return -1 if layer.axis in (-1, rank - 1) else layer.axis
-        if isinstance(layer, WEIGHT_LAYERS):
+            return _from_end(layer.axis + (time_axes(call.operation) if layer.axis >= 0 else 0), rank)
+        if isinstance(layer, WEIGHT_LAYERS) or is_computed_as(layer, RESHAPING) or is_keras_operation(layer, "Reshape"):
             return -1
         tensor = call.inputs[0]
+
+
+def _from_end(axis: int, rank: int) -> int:
+    """The axis, the last one as -1."""
+    return -1 if axis == rank - 1 else axis
 
 
 class _Flow:
@@ -205,7 +217,7 @@ class _Flow:
         for call in graph.calls:
             child = graph.child(call)
             if child is not None:
-                outputs = self.run(child, [states.get(id(tensor), (True, False)) for tensor in _passed(call, child)])
+                outputs = self.run(child, [states.get(id(tensor), (True, False)) for tensor in graph.passed(call)])
             else:
                 raw = all(states[id(tensor)][0] for tensor in call.inputs) and not is_learned(call.operation)
                 passes = is_shape_step(call) or is_identity_at_inference(call) or self.normalizations.is_bypassed(call)
@@ -216,11 +228,3 @@ class _Flow:
         self._uncovered |= {key for key, (_, covered) in states.items() if not covered}
         self.covered = (self.covered | set(states)) - self._uncovered
         return [states[id(tensor)] for tensor in graph.outputs]
-
-
-def _passed(call: Call, child: Graph) -> list:
-    """What the call of a model passes for each of the model's inputs; None for an optional one that is left out."""
-    given = call.args[0] if call.args else call.kwargs["inputs"]
-    if isinstance(given, dict) and not isinstance(child.input_struct, dict):
-        return [given[input_operation(tensor).name] for tensor in child.inputs]
-    return keras.tree.flatten(given)

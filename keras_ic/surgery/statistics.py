@@ -13,7 +13,7 @@ from keras_ic.layer import IndependentComponent
 from keras_ic.surgery.absorb import as_array
 from keras_ic.surgery.batches import inputs_of
 from keras_ic.surgery.graph import sublayers
-from keras_ic.surgery.pooling import pool
+from keras_ic.surgery.moments import pool
 from keras_ic.surgery.watching import replaced_calls
 from keras_ic.validation import checked_model
 
@@ -38,7 +38,8 @@ def calibrate(model: keras.Model, data: Any, steps: int | None = None, *, batch_
 
     Raises:
         ValueError: For a model without IC layers, or with one that has no `gamma` or no `beta` to be matched; for data of another shape than the
-            model's inputs, no data, and fewer batches than `steps`.
+            model's inputs, no data, and fewer batches than `steps`; and where an IC layer reads nan, inf, or values whose variance its weights cannot
+            hold. The model is left as it was.
 
     Example:
 
@@ -96,7 +97,8 @@ def recalibrate(model: keras.Model, data: Any, steps: int | None = None, *, batc
 
     Raises:
         ValueError: For a model without such layers, or with a subclass of BatchNormalization that computes something else; for data of another shape
-            than the model's inputs, no data, and fewer batches than `steps`.
+            than the model's inputs, no data, and fewer batches than `steps`; and where such a layer reads nan, inf, or values whose variance its
+            weights cannot hold. The model is left as it was.
 
     Example:
 
@@ -132,6 +134,27 @@ def _check_found(layers: list, model, wanted: str) -> None:
     if not layers or not all(layer.built for layer in layers):
         state = "no" if not layers else "not yet built"
         raise ValueError(f"The model has {state} {wanted} whose moving statistics could be set. Received: model {model.name!r}")
+
+
+def _check_finite(statistics: dict, model) -> None:
+    bad = [
+        layer.name
+        for layer, (mean, variance) in statistics.items()
+        if not (_fits(layer.moving_mean, mean) and _fits(layer.moving_variance, variance))
+    ]
+    if bad:
+        shown = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+        raise ValueError(
+            "The moving statistics stay as they were, since the new ones are nan or infinite: look for nan, inf and huge values in the data, and in "
+            f"the weights before the first of these layers. Received: model {model.name!r} with {shown}"
+        )
+
+
+def _fits(variable, value: np.ndarray) -> bool:
+    """Whether the values are finite in the precision of the weight."""
+    # numpy does not know bfloat16, which reaches as far as float32.
+    precision = "float32" if variable.dtype == "bfloat16" else variable.dtype
+    return bool(np.all(np.abs(value) <= np.finfo(precision).max))
 
 
 def _assign(updates: list) -> None:
@@ -194,7 +217,7 @@ class _Recorder(keras.Model):
 
 
 def _pooled(model, layers, data, steps, batch_size, verbose, compute) -> dict[Any, tuple[np.ndarray, np.ndarray]]:
-    """Mean and biased variance, in float64, of what each layer reads in the data; layers that are not called are left out."""
+    """Mean and biased variance, in float64 and finite, of what each layer reads in the data; layers that are not called are left out."""
     strategy = getattr(model, "distribute_strategy", None)
     with strategy.scope() if strategy is not None else nullcontext():
         recorder = _Recorder(model, layers, compute)
@@ -204,5 +227,8 @@ def _pooled(model, layers, data, steps, batch_size, verbose, compute) -> dict[An
     for inputs in inputs_of(model, data, steps, batch_size, verbose):
         for key, records in recorder.predict_on_batch(inputs).items():
             for mean, variance, count in np.asarray(records, "float64"):
-                totals[key] = pool(totals.get(key, (0.0, 0.0, 0.0)), (mean, variance, count))
-    return {layers[int(key)]: (mean, variance) for key, (mean, variance, _) in totals.items()}
+                with np.errstate(all="ignore"):  # What is not finite is told of below.
+                    totals[key] = pool(totals.get(key, (0.0, 0.0, 0.0)), (mean, variance, count))
+    found = {layers[int(key)]: (mean, variance) for key, (mean, variance, _) in sorted(totals.items(), key=lambda item: int(item[0]))}
+    _check_finite(found, model)
+    return found

@@ -73,6 +73,12 @@ def outputs(model, inputs):
     return [np.array(keras.ops.convert_to_numpy(keras.ops.stop_gradient(value))) for value in keras.tree.flatten(model(inputs, training=False))]
 
 
+def draws(model, inputs):
+    """Whether two runs of the model differ, where nothing is said about training."""
+    one, other = (keras.ops.convert_to_numpy(keras.ops.stop_gradient(model(inputs))) for _ in range(2))
+    return not np.allclose(one, other)
+
+
 def assert_same_function(given, other, tolerance=1e-4):
     for seed in range(2):
         inputs = sample(given, seed=seed)

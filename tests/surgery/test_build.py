@@ -100,6 +100,146 @@ def test_mixed_precision_and_a_compile_of_its_own():
         assert not keras_ic.rewrite(own).compiled
 
 
+class Halving(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 0.02
+
+
+@pytest.mark.parametrize("rate", [Halving(), lambda: 0.02], ids=["schedule", "function"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_learning_rates_that_have_no_configuration(rate, policy):
+    keras.config.set_dtype_policy(policy)
+    model = models.small_convolutional()
+    model.compile(keras.optimizers.Adam(rate, beta_1=0.7), "mse", jit_compile=False)
+    for new in (keras_ic.rewrite(model), keras_ic.fold(models.randomize(model))):
+        pairs = [(made.optimizer, getattr(made.optimizer, "inner_optimizer", made.optimizer)) for made in (model, new)]
+        assert type(pairs[0][0]) is type(pairs[1][0]) and pairs[0][1] is not pairs[1][1]
+        assert pairs[1][1].beta_1 == 0.7 and float(pairs[1][1].learning_rate) == pytest.approx(0.02)
+        assert pairs[1][1]._learning_rate is rate and pairs[0][1]._learning_rate is rate
+
+
+def test_losses_without_a_configuration_are_passed_on_and_such_metrics_leave_the_model_uncompiled():
+    class Weighted(keras.losses.Loss):
+        def __init__(self, weight):
+            super().__init__()
+            self.weight = weight
+
+        def call(self, expected, actual):
+            return self.weight * keras.ops.mean(keras.ops.abs(expected - actual), -1)
+
+    class Above(keras.metrics.Mean):
+        def __init__(self, threshold):
+            super().__init__(name="above")
+            self.threshold = threshold
+
+    model = models.small_convolutional()
+    x, y = np.ones((2, 8, 8, 3)), np.zeros((2, 5))
+    model.compile("sgd", Weighted(3.0))
+    new = keras_ic.rewrite(model, weights="preserve")
+    assert new.evaluate(x, y, verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0), rel=1e-3)
+    model.compile("sgd", "mse", metrics=[Above(0.5)])
+    models.randomize(model)
+    for function in (keras_ic.rewrite, keras_ic.fold):
+        with pytest.warns(UserWarning, match=r"not compiled, as above \(Above\) cannot be built anew.*compile it. Received: model 'small'") as warned:
+            assert not function(model).compiled
+        assert [warning.filename for warning in warned if "not compiled" in str(warning.message)] == [__file__]
+
+
+@pytest.mark.parametrize("kind, expected", [("Embedding", ["one_ic", "two_ic"]), ("Masking", ["two_ic"])])
+def test_masks_in_a_sequential(kind, expected):
+    first = layers.Embedding(9, 4, mask_zero=True) if kind == "Embedding" else layers.Masking()
+    inputs = keras.Input((5,), dtype="int32") if kind == "Embedding" else keras.Input((5, 4))
+    stack = [first, layers.Dense(4, name="one"), layers.BatchNormalization(), layers.ReLU(), layers.Dense(4, name="two"), layers.LSTM(3)]
+    model = models.randomize(keras.Sequential([inputs, *stack]))
+    x = np.random.default_rng(0).integers(0, 3, (6, *inputs.shape[1:])).astype(inputs.dtype)
+    x[:, 3:] = 0
+    new = keras_ic.rewrite(model, weights="preserve")
+    assert [ic.name for ic in models.ics(new)] == expected
+    for made in (new, keras_ic.fold(model)):
+        assert type(made) is keras.Sequential and all(isinstance(layer, layers.Layer) for layer in made.layers)
+        np.testing.assert_allclose(models.outputs(made, x)[0], models.outputs(model, x)[0], atol=1e-5)
+
+
+def test_models_that_share_a_trunk_share_its_ic_layer():
+    inputs = keras.Input((8,))
+    x = layers.Dense(5, activation="relu", name="second")(layers.Dense(6, activation="relu", name="first")(inputs))
+    heads = keras.Model(inputs, layers.Dense(4, name="head")(x), name="full"), keras.Model(inputs, x, name="features")
+    given = keras.Input((8,))
+    model = models.randomize(keras.Model(given, [head(given) for head in heads]))
+    plan, new = keras_ic.plan(model, weights="preserve"), keras_ic.rewrite(model, weights="preserve")
+    assert sorted(ic.name for ic in models.ics(new)) == ["head_ic", "second_ic"]
+    assert new.count_params() == plan.parameters[1]
+    models.assert_same_function(model, new)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method")
+@pytest.mark.parametrize("weights", ["copy", "preserve"])
+def test_a_quantized_model(weights):
+    stack = [layers.Dense(6, name="one"), layers.BatchNormalization(), layers.ReLU(), layers.Dense(4, name="two")]
+    model = models.randomize(keras.Sequential([keras.Input((8,)), *stack]))
+    model.quantize("int8")
+    new = keras_ic.rewrite(model, weights=weights)
+    assert new.get_layer("two").quantization_mode == "int8" and new.get_layer("two_ic").dtype_policy.name == "float32"
+    x = models.sample(model)
+    assert np.all(np.isfinite(models.outputs(new, x)[0]))
+    if weights == "preserve":
+        np.testing.assert_allclose(models.outputs(new, x)[0], models.outputs(model, x)[0], atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:The structure of `inputs` doesn't match")
+def test_a_nested_model_that_is_handed_more_than_it_asks_for():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    x = layers.BatchNormalization()(layers.Dense(3)(layers.Concatenate()([a, b])))
+    first, second = keras.Input((4,)), keras.Input((4,))
+    keyed = keras.Model({"a": a, "b": b}, layers.Dense(3, name="end")(x), name="keyed")
+    listed = keras.Model([a, b], layers.Dense(3, name="other_end")(x), name="listed")
+    model = keras.Model([first, second], [inner({"c": first, "a": first, "b": second}) for inner in (keyed, listed)])
+    models.randomize(model)
+    new = keras_ic.rewrite(model, weights="preserve")
+    assert {ic.name for ic in models.ics(new)} == {"end_ic"}  # Both read the same tensor.
+    x = models.sample(model)
+    for made in (new, keras_ic.fold(model)):
+        for expected, actual in zip(models.outputs(model, x), models.outputs(made, x), strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_outputs_keep_the_names_that_they_are_known_by():
+    inputs = keras.Input((4,))
+    x = layers.Dense(3, name="dense")(inputs)
+    ends = [layers.Dense(2, name="head")(keras.ops.relu(x)), layers.BatchNormalization(name="scores")(x)]
+    model = models.randomize(keras.Model(inputs, ends, name="two"))
+    losses = {"head": "mse", "scores": "mae"}
+    model.compile("sgd", losses)
+    x, y = np.ones((2, 4)), [np.zeros((2, 2)), np.zeros((2, 3))]
+    expected = model.evaluate(x, y, verbose=0, return_dict=True)
+    for weights in ("fresh", "preserve"):
+        plan, new = keras_ic.plan(model, weights=weights), keras_ic.rewrite(model, weights=weights)
+        assert new.output_names == model.output_names == ["head", "scores"]
+        assert new.count_params() == plan.parameters[1] and type(new.get_layer("scores")) is layers.Identity
+        (row,) = [change for change in plan.changes if change.kind == "normalization"]
+        assert row.result.endswith("; an Identity keeps its name for the output")
+        assert keras_ic.plan(new).changes == []
+    folded = keras_ic.fold(model)
+    for made in (new, folded):
+        assert made.evaluate(x, y, verbose=0, return_dict=True) == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(ValueError, match="use it as it is"):
+        keras_ic.fold(folded)  # The Identity that holds the name stays.
+    one = keras.Model(inputs, ends[1])
+    assert not any(isinstance(layer, layers.Identity) for layer in keras_ic.rewrite(one).layers)
+    one.compile("sgd", {"scores": "mse"})
+    assert np.isfinite(keras_ic.rewrite(one).evaluate(x, y[1], verbose=0))
+    keyed = keras.Model(inputs, {"scores": ends[1], "head": ends[0]})
+    assert not any(isinstance(layer, layers.Identity) for layer in keras_ic.rewrite(keyed).layers)
+
+
+def test_a_layer_that_stays_elsewhere_keeps_its_name_there():
+    inputs = keras.Input((4,))
+    shared = layers.BatchNormalization(name="shared")
+    model = keras.Model(inputs, [shared(layers.Dense(4)(inputs)), layers.Dense(2)(shared(inputs, training=True))])
+    new = keras_ic.rewrite(models.randomize(model), weights="copy", skip_first=False)
+    assert [type(layer) for layer in new.layers if layer.name == "shared"] == [layers.BatchNormalization]
+
+
 def test_shared_layers_and_shared_nested_models_stay_shared():
     inner = keras.Sequential(
         [keras.Input((6,)), layers.Dense(6, use_bias=False, name="d1"), layers.BatchNormalization(), layers.ReLU()], name="inner"

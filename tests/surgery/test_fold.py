@@ -156,6 +156,16 @@ def test_maximum_pooling_does_not_pass_a_negative_scale():
     assert new.get_layer("ic_affine").use_scale and "pool (MaxPooling2D) reads it" in results(model)["ic"]
 
 
+def test_signs_go_behind_maximum_pooling_without_a_relu():
+    stack = [layers.Conv2D(4, 3, use_bias=False, name="one"), layers.MaxPooling2D(), layers.BatchNormalization(name="bn")]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *stack, layers.Conv2D(5, 3, padding="same", use_bias=False, name="two")])
+    new = folded(model, negative=0.6, seed=2)
+    assert (model.get_layer("bn").gamma.numpy() < 0).any() and (model.get_layer("bn").gamma.numpy() > 0).any()
+    assert [type(layer) for layer in new.layers] == [layers.Conv2D, layers.MaxPooling2D, layers.Conv2D]
+    assert results(model) == {"one": "gets a bias", "bn": "folded into one, two, of which the first takes all but the signs"}
+    assert not new.get_layer("two").use_bias
+
+
 def test_per_feature_map_through_flatten_of_channels_first():
     model = keras.Sequential([keras.Input((4, 5, 6)), keras_ic.IC(axis=1), layers.Flatten(data_format="channels_first"), layers.Dense(3)])
     assert [type(layer) for layer in folded(model).layers] == [layers.Flatten, layers.Dense]
@@ -261,6 +271,34 @@ def test_normalizations_out_of_sight_are_listed():
     model = scatter(keras.Sequential([keras.Input((4,)), Block(name="block"), keras_ic.IC(name="ic"), layers.Dense(2)]), 0, 0, 0)
     assert [(skip.layer, "1 normalizations in it" in skip.reason) for skip in plan_fold(model).skipped] == [("block", True)]
     models.assert_same_function(model, keras_ic.fold(model), 1e-5)
+
+
+def test_a_model_that_is_called_in_training_stays():
+    stack = [layers.Dense(4), keras_ic.IC(0.5, name="inside"), layers.Dense(4)]
+    inner = keras.Sequential([keras.Input((4,)), *stack], name="inner")
+    inputs = keras.Input((4,))
+    for calls in ([True], [None, True], [True, None]):
+        x = keras_ic.IC(name="ic")(keras.ops.tanh(inputs))
+        for training in calls:
+            x = inner(layers.Dense(4)(x), training=training)
+        model = scatter(keras.Model(inputs, x), 0, 0, 0)
+        assert list(results(model)) == ["ic"]
+        assert [skip.reason for skip in plan_fold(model).skipped] == ["stays, and the 1 normalizations in it: called with training=True"]
+        new = keras_ic.fold(model)
+        assert models.draws(new, models.sample(model))  # Its dropout works.
+
+
+def test_a_folded_model_is_not_folded_again():
+    for stack in (
+        [layers.Conv2D(4, 3), layers.LeakyReLU(), keras_ic.IC(name="ic"), layers.Conv2D(2, 3, padding="same")],  # A shift stays.
+        [layers.Conv2D(4, 3), keras_ic.IC(name="ic"), layers.Softmax()],  # All goes before.
+        [layers.Conv2D(4, 3, activation="tanh"), keras_ic.IC(name="ic"), layers.Softmax()],  # Scale and shift stay.
+        [keras.Sequential([keras.Input((6, 6, 3)), layers.Dropout(0.5)])],  # What is nested holds an Identity.
+    ):
+        model = scatter(keras.Sequential([keras.Input((6, 6, 3)), *stack]), 0, 0, 0)
+        new = keras_ic.fold(model)
+        with pytest.raises(ValueError, match=r"no IC, BatchNormalization or dropout.*use it as it is"):
+            keras_ic.fold(new)
 
 
 def test_dropout_alone_leaves():

@@ -78,7 +78,9 @@ def test_every_model(data, seed, rewritten, keep, skip_first, negative, zeros):
     if seed % 3 == 0:
         with tempfile.TemporaryDirectory() as folder:
             models.assert_saves_and_loads(new, folder)
-    # Another folding has nothing to do with normalizations, but for affines beside one another, and keeps the function too.
-    if plan_fold(new).changes:
+    # Another folding has nothing to do, but for affines beside one another, and keeps the function too.
+    again = plan_fold(new).changes
+    assert all(change.kind == "affine" for change in again)
+    if again:
         models.assert_same_function(model, keras_ic.fold(new), tolerance=1e-5)
     keras.backend.clear_session(free_memory=False)

@@ -6,6 +6,8 @@ import pytest
 from keras import layers
 
 import keras_ic
+from keras_ic.surgery.kinds import inside_time
+from keras_ic.surgery.report import inspect
 from tests.surgery import models
 
 
@@ -144,6 +146,92 @@ def test_bias_leave_and_repair_through_pooling():
     model = keras.Model(inputs, layers.Conv2D(2, 1, use_bias=False, name="end")(layers.ReLU()(x)))
     assert list(rows(keras_ic.plan(model), "bias")) == ["conv"]
     assert rows(keras_ic.plan(model, bias="leave"), "bias") == {}
+
+
+@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize(
+    "linear",
+    [lambda: layers.Conv2D(4, 3, use_bias=False), lambda: layers.DepthwiseConv2D(2, depth_multiplier=2, use_bias=False)],
+    ids=["Conv2D", "DepthwiseConv2D"],
+)
+def test_bias_repair_inside_time_distributed(linear, timed):
+    wrap = layers.TimeDistributed if timed else (lambda layer, name=None: type(layer).from_config({**layer.get_config(), "name": name}))
+    stack = [wrap(linear(), name="one"), wrap(layers.BatchNormalization(), name="bn"), layers.ReLU(), layers.Dense(2, name="end")]
+    model = keras.Sequential([keras.Input((3, 8, 8, 2) if timed else (8, 8, 2)), *stack])
+    plan = keras_ic.plan(model)
+    assert rows(plan, "bias") == {"one": "gets a bias"}
+    new = keras_ic.rewrite(model, weights="copy")
+    assert new.count_params() == plan.parameters[1] and inside_time(new.get_layer("one")).use_bias
+
+
+def test_size_of_a_new_bias():
+    # What leaves has as many channels as there are biases.
+    for equation, shape, axis in (("abc,cd->adb", (6, 5), 1), ("abc,cd->abd", (5, 6), -1), ("ab...,bc->ac...", (6, 3), 1)):
+        stack = [layers.EinsumDense(equation, shape, name="one"), layers.BatchNormalization(axis=axis), layers.ReLU(), layers.Dense(2)]
+        model = keras.Sequential([keras.Input((5, 3)), *stack])
+        plan = keras_ic.plan(model)
+        assert rows(plan, "bias") == {"one": "gets a bias"}
+        assert keras_ic.rewrite(model).count_params() == plan.parameters[1], equation
+
+
+def test_bias_repair_across_the_borders_of_models():
+    def bare(name):
+        return layers.Dense(4, use_bias=False, name=name)
+
+    inner = keras.Sequential([keras.Input((4,)), layers.BatchNormalization(), layers.ReLU(), bare("last")], name="inner")
+    inputs = keras.Input((4,))
+    x = inner(inner(bare("stem")(inputs)))
+    model = keras.Model(inputs, layers.Dense(2, name="end")(layers.BatchNormalization(name="outer")(x)))
+    plan = keras_ic.plan(model)
+    assert rows(plan, "bias") == {"stem": "gets a bias", "inner/last": "gets a bias"}
+    new = keras_ic.rewrite(model, weights="copy")
+    assert new.count_params() == plan.parameters[1] and new.get_layer("inner").get_layer("last").use_bias
+
+
+def test_a_model_that_is_called_in_training_stays():
+    stack = [layers.Dense(4, name="one"), layers.BatchNormalization(), layers.Dropout(0.5), layers.Dense(4, name="two")]
+    inner = keras.Sequential([keras.Input((4,)), *stack], name="inner")
+    inputs = keras.Input((4,))
+    for calls in ([True], [None, True], [True, False]):
+        x = layers.Dense(4, name="stem")(inputs)
+        for training in calls:
+            x = inner(x, training=training)
+        model = models.randomize(keras.Model(inputs, layers.Dense(3, name="end")(x)))
+        plan = keras_ic.plan(model, 0.0, weights="preserve")
+        assert rows(plan, "ic") == {"end": "IC end_ic (rate 0) before it"}
+        assert "called with training=True" in reasons(plan)["inner"]
+        new = keras_ic.rewrite(model, 0.0, weights="preserve")
+        assert [layer.name for layer in new.get_layer("inner").layers] == [layer.name for layer in inner.layers]
+        assert models.draws(new, models.sample(model))  # Its dropout works.
+    model = keras.Model(inputs, layers.Dense(3, name="end")(inner(layers.Dense(4, name="stem")(inputs), training=False)))
+    assert list(rows(keras_ic.plan(model), "ic")) == ["inner/one", "inner/two", "end"]
+
+
+def test_an_ic_inside_time_distributed_is_not_doubled():
+    stack = [layers.Dense(4, name="stem"), layers.TimeDistributed(keras_ic.IC(0.1), name="timed"), layers.Dense(3, name="end")]
+    model = keras.Sequential([keras.Input((5, 6)), *stack])
+    plan = keras_ic.plan(model)
+    assert plan.changes == [] and reasons(plan) == {"stem": "no IC: reads the raw input", "end": "no IC: has an IC layer already"}
+    assert [row.state for row in inspect(model) if row.layer == "timed"] == ["rate 0.1, statistics as initialized"]
+    with pytest.raises(ValueError, match="is in IC form already"):
+        keras_ic.rewrite(model)
+
+
+def permutations():
+    yield "Permute", layers.Permute((3, 1, 2)), 1
+    yield "Permute twice", keras.Sequential([layers.Permute((3, 1, 2)), layers.Permute((2, 3, 1))]), -1
+    yield "Transpose", lambda x: keras.ops.transpose(x, (0, 1, -1, 2)), 2
+    yield "Transpose of none", lambda x: keras.ops.transpose(keras.ops.transpose(x)), -1
+
+
+@pytest.mark.parametrize("move, axis", [pytest.param(*case[1:], id=case[0]) for case in permutations()])
+def test_the_channel_axis_is_followed_through_a_permutation(move, axis):
+    inputs = keras.Input((8, 7, 3))
+    move = type(move).from_config(move.get_config()) if isinstance(move, layers.Layer) else move
+    x = move(layers.Conv2D(4, 3, activation="relu")(inputs))
+    model = keras.Model(inputs, layers.Dense(3, name="end")(layers.Flatten()(x)))
+    (ic,) = models.ics(keras_ic.rewrite(model))
+    assert (ic.axis, ic.gamma.shape) == (axis, (4,))
 
 
 def test_names_are_unique_over_nested_and_repeated_models():

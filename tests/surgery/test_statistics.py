@@ -173,6 +173,23 @@ def test_an_interrupted_pass_changes_nothing(function):
     function(model, data(), verbose=0)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+@pytest.mark.parametrize("function", [keras_ic.calibrate, keras_ic.recalibrate])
+def test_statistics_that_are_not_finite_are_refused(function, bad):
+    stack = [keras_ic.IC(0.1, name="first"), layers.Dense(3, activation="relu"), keras_ic.IC(0.1, name="second"), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((5,)), layers.BatchNormalization(name="bn"), *stack], name="net")
+    x = data()
+    x[21, 3] = bad
+    before = [weight.numpy() for weight in model.weights]
+    with pytest.raises(ValueError, match=r"stay as they were.*nan or infinite.*Received: model 'net' with (bn|first)"):
+        function(model, x, batch_size=16, verbose=0)
+    assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, model.weights, strict=True))
+    # Moving statistics that are not finite are mended by data that are.
+    model.get_layer("first").moving_variance.assign(np.full(5, np.inf))
+    keras_ic.recalibrate(model, data(), verbose=0)
+    assert all(np.all(np.isfinite(weight.numpy())) for weight in model.weights)
+
+
 def test_subclassed_models_have_statistics_too():
     class Subclassed(keras.Model):
         def __init__(self):
@@ -206,6 +223,10 @@ def test_bad_input():
         (lambda: keras_ic.calibrate(model, data(), steps=9, verbose=0), "steps` says. Received: steps=9, data of 2 batches"),
         (lambda: keras_ic.calibrate(model, data(0), verbose=0), "at least one batch.*data of 0 batches"),
         (lambda: keras_ic.calibrate(model, "data"), "something that `fit` takes.*Received: data of type str"),
+        (lambda: keras_ic.calibrate(model, None), "something that `fit` takes.*Received: data=None"),
+        (lambda: keras_ic.calibrate(model, []), r"something that `fit` takes.*Received: data=\[\]"),
+        (lambda: keras_ic.recalibrate(model, np.float32(3)), "arrays with a batch axis.*Received: data=.*3"),
+        (lambda: keras_ic.recalibrate(model, {"a": keras.ops.ones(())}), "something that `fit` takes.*Received: data={'a'"),
         (lambda: keras_ic.calibrate(model, data(), steps=0), "Received: steps=0"),
         (lambda: keras_ic.calibrate(model, data(), batch_size="big"), "Received: batch_size='big'"),
         (lambda: keras_ic.calibrate(model, data(), verbose="loud"), "Received: verbose='loud'"),
