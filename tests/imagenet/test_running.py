@@ -150,13 +150,12 @@ class Asks(keras.callbacks.Callback):
             self.model.distribution.stop_wanted = True
 
 
-@pytest.mark.parametrize("step", [5, 6])
-def test_a_stop_at_the_end_of_an_epoch_goes_on(shards, tiny, tmp_path, step):
-    """Seven steps an epoch; the stop is agreed on a step after it is asked for, which is the last step, or the first of the next epoch."""
+def test_a_stop_in_the_last_step_of_an_epoch_goes_on(shards, tiny, tmp_path):
+    """Seven steps an epoch; the stop is agreed on a step after it is asked for."""
     settings = recipe(shards, epochs=2)
     whole = imagenet.run(settings, tmp_path / "whole", one(), verbose=0)
     with pytest.raises(KeyboardInterrupt):
-        imagenet.run(settings, tmp_path / "stopped", one(), callbacks=[Asks(step)], verbose=0)
+        imagenet.run(settings, tmp_path / "stopped", one(), callbacks=[Asks(5)], verbose=0)
     lines = imagenet.run(settings, tmp_path / "stopped", one(), verbose=0)
     assert [(line["epoch"], line["val_loss"]) for line in lines] == [(line["epoch"], line["val_loss"]) for line in whole]
     for a, b in zip(weights(tmp_path / "stopped"), weights(tmp_path / "whole"), strict=True):
