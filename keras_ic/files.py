@@ -30,7 +30,7 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         path: Path of the file to replace, or to make; its folder must exist.
 
     Yields:
-        A `pathlib.Path` in the same folder with the same ending.
+        A `pathlib.Path` in the same folder with the same ending; where `path` is a symbolic link, in the folder it leads to.
 
     Example:
 
@@ -44,7 +44,7 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     assert path.read_text() == "all or nothing"
     ```
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(os.path.realpath(path))  # a link stays, and leads to the new file
     new = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         yield new

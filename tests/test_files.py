@@ -73,6 +73,17 @@ def test_permissions_are_those_of_a_plain_file(tmp_path, model):
     assert (tmp_path / "model.keras").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links need a privilege elsewhere")
+def test_a_link_stays_and_leads_to_the_new_file(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "notes.txt").symlink_to(tmp_path / "disk" / "notes.txt")
+    for text in ("first", "second"):
+        with replacing(tmp_path / "notes.txt") as new:
+            new.write_text(text)
+        assert (tmp_path / "notes.txt").is_symlink() and (tmp_path / "disk" / "notes.txt").read_text() == text
+    assert os.listdir(tmp_path / "disk") == ["notes.txt"]
+
+
 def test_cut_files(tmp_path, model):
     whole = tmp_path / "model.keras"
     save_model(model, whole)
