@@ -199,9 +199,7 @@ def _check_layers(model, path):
     except (KeyError, TypeError, NotImplementedError):
         return
     if kinds[0] != kinds[1]:
-        raise ValueError(
-            f"The file holds a model of other layers, {len(kinds[1])} in place of {len(kinds[0])}; take its own. Received: {str(path)!r}"
-        )
+        raise ValueError(f"The file holds a model of other layers; take its own. Received: {str(path)!r}")
 
 
 def _random_states(model):

@@ -9,7 +9,7 @@ import keras
 from keras import constraints, initializers, ops, regularizers
 
 from keras_ic import kernels
-from keras_ic.validation import checked_bool, checked_int, checked_real
+from keras_ic.validation import checked_bool, checked_int, checked_rate, checked_real
 
 SEED_STATE = "seed_generator_state"
 
@@ -184,8 +184,7 @@ class IndependentComponent(keras.layers.Layer):
 
     @rate.setter
     def rate(self, value: float) -> None:
-        wanted = "a number in [0, 1), the probability to drop a value (1 minus the keep probability)"
-        value = checked_real("rate", value, wanted, lambda value: 0 <= value < 1)
+        value = checked_rate("rate", value)
         if value > 0 and hasattr(self, "_rate") and not hasattr(self, "seed_generator"):
             raise ValueError(
                 f"The rate of {self.name} cannot rise from 0, since it has no random stream; make it with a rate above 0. Received: {value}"

@@ -38,6 +38,12 @@ def checked_real(name: str, value: Any, wanted: str, allowed: Callable[[float], 
     raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r} (of type {type(value).__name__})")
 
 
+def checked_rate(name: str, value: Any, or_else: str = "") -> float:
+    """`value` as a Python float, if it is a probability to drop."""
+    wanted = f"a number in [0, 1), the probability to drop a value (1 minus the keep probability){or_else}"
+    return checked_real(name, value, wanted, lambda value: 0 <= value < 1)
+
+
 def checked_int(name: str, value: Any, wanted: str, allowed: Callable[[int], bool] = lambda value: True) -> int:
     """`value` as a Python int, if it is an integer (numpy's count, booleans do not) and `allowed(value)`."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool) and allowed(int(value)):

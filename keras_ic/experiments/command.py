@@ -22,7 +22,7 @@ from keras_ic.imagenet.command import STOPPED
 from keras_ic.validation import did_you_mean
 
 HELP = {
-    "data": "or imagenet2012, or a folder that holds train and val",
+    "data": "",
     "model": "small, resnet20 ... resnet164, vgg16, densenet40, or a network of keras.applications",
     "order": "usual, or with IC layers; ic is the paper's choice, relu-ic-conv",
     "rate": "probability of the IC layers to drop a value",
@@ -56,8 +56,8 @@ def add(verbs) -> None:
         kinds: dict[str, Callable] = {"float": float, "int": int, "int | None": int, "tuple[float, ...] | None": _rates}
         kind = kinds.get(str(getattr(field.type, "__name__", field.type)), str)
         shown = {"train_size": "all of them", "image_size": "as they are", "rates": "none"}.get(field.name, field.default)
-        said = "; ".join(filter(None, (", ".join(CHOICES.get(field.name, ())), HELP[field.name])))
-        text = f"{said} (default: {shown})"
+        more = "; or imagenet2012, or a folder that holds train and val" if field.name == "data" else ""
+        text = f"{described(field.name)}{more} (default: {shown})"
         metavar = {int: "N", float: "X", str: "NAME", _rates: "X,X"}[kind]
         name = f"--{field.name.replace('_', '-')}"
         train.add_argument(name, type=kind, nargs="+", default=[field.default], metavar=metavar, help=text, action=_Given)
@@ -77,6 +77,11 @@ def add(verbs) -> None:
     verb.add_argument("folders", nargs="+", metavar="DIR", help="folders of runs, or folders that contain them")
     verb.add_argument("--out", required=True, metavar="FOLDER", help="where to write table.md, summary.json and the figures")
     verb.set_defaults(run=_report)
+
+
+def described(name: str) -> str:
+    """The choices of an argument, and what it is."""
+    return "; ".join(filter(None, (", ".join(CHOICES.get(name, ())), HELP[name])))
 
 
 def _rates(text: str) -> tuple[float, ...]:

@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 
-from keras_ic.validation import checked_bool, checked_choice, checked_real
+from keras_ic.validation import checked_bool, checked_choice, checked_rate
 
 
 class Site(NamedTuple):
@@ -40,18 +40,13 @@ class Policy:
         """The rate of the IC layer at `site`."""
         if not callable(self.rate):
             return self.rate
-        return _checked_rate(f"rate(site) at layer {site.layer.name!r}", self.rate(site))
-
-
-def _checked_rate(name: str, value: Any, or_else: str = "") -> float:
-    wanted = f"a number in [0, 1), the probability to drop a value (1 minus the keep probability){or_else}"
-    return checked_real(name, value, wanted, lambda value: 0 <= value < 1)
+        return checked_rate(f"rate(site) at layer {site.layer.name!r}", self.rate(site))
 
 
 def checked_policy(rate, *, weights, normalization, skip_first, skip, weight_layers, share, bias) -> Policy:
     """The policy, or an error that names the choices."""
     if not callable(rate):
-        rate = _checked_rate("rate", rate, ", or a function of the site")
+        rate = checked_rate("rate", rate, ", or a function of the site")
     if skip is not None and not callable(skip):
         raise ValueError(f"`skip` must be None or a function of a layer that returns True or False. Received: skip={skip!r}")
     classes = weight_layers if isinstance(weight_layers, (tuple, list)) else (weight_layers,)

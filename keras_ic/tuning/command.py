@@ -5,7 +5,7 @@ import json
 import pathlib
 import sys
 
-from keras_ic.experiments.command import HELP, STOPPED, stopped_by_signals
+from keras_ic.experiments.command import STOPPED, described, stopped_by_signals
 from keras_ic.experiments.configuration import CHOICES, Configuration
 from keras_ic.tuning.description import TUNERS, Search
 from keras_ic.tuning.space import DEPTHS, SearchSpace
@@ -34,8 +34,7 @@ def add(verbs) -> None:
     for name, kind in SHARED.items():
         default = getattr(defaults, name)
         shown = {"train_size": "all of them", "image_size": "as they are"}.get(name, default)
-        choices = f"{', '.join(CHOICES[name])}; " if name in CHOICES else ""
-        tune.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help=f"{choices}{HELP[name]} (default: {shown})")
+        tune.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help=f"{described(name)} (default: {shown})")
     tune.add_argument("--no-augment", action="store_true", help="no flips and crops")
     tune.add_argument("--validation", type=float, default=0.1, help="share of the training images that trials are judged on (default: %(default)s)")
     tune.add_argument("--tuner", default="bayesian", metavar="NAME", help=f"{', '.join(TUNERS)} (default: %(default)s)")
