@@ -1,49 +1,22 @@
 """The verbs `train` and `report` of the command line."""
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
 import pathlib
-import signal
 import sys
 from collections.abc import Callable
 
-import keras
-
 from keras_ic import data
+from keras_ic.experiments.arguments import HELP, described
 from keras_ic.experiments.configuration import CHOICES, Configuration, grid
 from keras_ic.experiments.networks import network
 from keras_ic.experiments.report import report
 from keras_ic.experiments.running import run
+from keras_ic.experiments.stopping import STOPPED, stopped_by_signals
 from keras_ic.imagenet import command as imagenet
-from keras_ic.imagenet.command import STOPPED
 from keras_ic.validation import did_you_mean
-
-HELP = {
-    "data": "",
-    "model": "small, resnet20 ... resnet164, vgg16, densenet40, or a network of keras.applications",
-    "order": "usual, or with IC layers; ic is the paper's choice, relu-ic-conv",
-    "rate": "probability of the IC layers to drop a value",
-    "seed": "of kernels, masks, and the order and augmentation of the images",
-    "epochs": "the schedules stretch or shrink with it",
-    "batch": "images a step, on all replicas together",
-    "train_size": "train on the first N images alone",
-    "image_size": "resize the images to N pixels",
-    "optimizer": "",
-    "learning_rate": "the largest of the schedule",
-    "schedule": "of the learning rate",
-    "weight_decay": "L2 penalty on kernels, in the loss",
-    "decoupled_weight_decay": "share of the kernels that a step takes away, times the learning rate",
-    "dropout": "rate of a Dropout behind the activations of the usual order",
-    "rate_schedule": "of the IC layers' rate over the epochs",
-    "rate_depth": "of the IC layers' rate over the depth",
-    "rates": "of the depth linear, the first rate and the last; of stages, one for each equal part of the depth: 0,0.05,0.1",
-    "ic_layers": "which weight layers have an IC layer",
-    "dtype": "",
-    "validation": "share of the training images that is left out and judged on, in place of the test set",
-}
 
 
 def add(verbs) -> None:
@@ -77,11 +50,6 @@ def add(verbs) -> None:
     verb.add_argument("folders", nargs="+", metavar="DIR", help="folders of runs, or folders that contain them")
     verb.add_argument("--out", required=True, metavar="FOLDER", help="where to write table.md, summary.json and the figures")
     verb.set_defaults(run=_report)
-
-
-def described(name: str) -> str:
-    """The choices of an argument, and what it is."""
-    return "; ".join(filter(None, (", ".join(CHOICES.get(name, ())), HELP[name])))
 
 
 def _rates(text: str) -> tuple[float, ...]:
@@ -153,35 +121,3 @@ def _report(arguments: argparse.Namespace) -> int:
     print((folder / "table.md").read_text(encoding="utf-8"))
     print(f"{folder / 'table.md'}, {folder / 'summary.json'} and the figures beside them")
     return 0
-
-
-class _Stop(keras.callbacks.Callback):
-    """Ends the training between two steps once a signal has come."""
-
-    def __init__(self):
-        super().__init__()
-        self.has_come = False
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.has_come:
-            raise KeyboardInterrupt
-
-    on_test_batch_end = on_train_batch_end
-
-
-@contextlib.contextmanager
-def stopped_by_signals():
-    """Has SIGTERM do what Ctrl-C does, and makes both certain; gives the callback to train with."""
-    stop = _Stop()
-
-    def handle(number, frame):
-        # The exception is lost where the signal meets Python code that TensorFlow calls, such as a finalizer; hence the callback.
-        stop.has_come = True
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,8 +4,9 @@ from keras_ic.imagenet.building import network
 from keras_ic.imagenet.inputs import DamagedDataError, Part, synthetic, training, validation
 from keras_ic.imagenet.planning import TrainingPlan, plan
 from keras_ic.imagenet.recipe import RECIPES, Recipe, named
-from keras_ic.imagenet.running import run, throughput
+from keras_ic.imagenet.running import run
 from keras_ic.imagenet.sources import Source, find
+from keras_ic.imagenet.timing import throughput
 
 __all__ = [
     "RECIPES",

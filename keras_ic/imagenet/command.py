@@ -8,11 +8,13 @@ import sys
 from typing import Any
 
 from keras_ic import distribution
+from keras_ic.experiments.stopping import STOPPED
 from keras_ic.imagenet.planning import plan
 from keras_ic.imagenet.recipe import RECIPES, Recipe, named
-from keras_ic.imagenet.running import check_backend, run, throughput
+from keras_ic.imagenet.running import run
+from keras_ic.imagenet.setting import check_backend
+from keras_ic.imagenet.timing import throughput
 
-STOPPED = 75  # the exit code after a signal, with everything saved: the same command resumes
 # Arguments of `keras-ic train` that are for both kinds of data.
 SHARED = ("model", "order", "rate", "seed", "epochs", "batch", "image_size", "learning_rate", "weight_decay", "dtype")
 OWN = ("label_smoothing", "warmup_epochs", "ema", "accumulate")

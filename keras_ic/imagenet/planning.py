@@ -8,8 +8,8 @@ import numpy as np
 from keras_ic import distribution
 from keras_ic.imagenet.building import network
 from keras_ic.imagenet.recipe import Recipe
-from keras_ic.imagenet.running import throughput
 from keras_ic.imagenet.sources import find
+from keras_ic.imagenet.timing import throughput
 
 GIB = 2**30
 MEASURED = 3  # steps, after those that compile

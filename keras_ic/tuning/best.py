@@ -3,21 +3,19 @@
 import dataclasses
 import json
 import pathlib
-import shlex
 import shutil
 from typing import Any
 
 import numpy as np
 
 from keras_ic import data, files
-from keras_ic.experiments.command import HELP
+from keras_ic.experiments.arguments import command_line
 from keras_ic.experiments.configuration import Configuration
 from keras_ic.experiments.running import CHECKPOINT, FINAL, TEST_BATCH, images
 from keras_ic.tuning.description import Search
 from keras_ic.tuning.trial import folder_of
 
 MODEL, NAME = "best.keras", "best.json"
-FLAGS = ("keep_batch_norm", "recalibrate")
 
 
 def best(results: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -75,20 +73,3 @@ def _test_accuracies(configuration: Configuration, models: list[pathlib.Path], d
     _, (x, y) = images(dataclasses.replace(configuration, validation=0.0), data_dir)
     batches = data.test_dataset(x, y, TEST_BATCH, mean, std)
     return [float(np.float32(files.load_model(path).evaluate(batches, verbose=0, return_dict=True)["accuracy"])) for path in models]
-
-
-def command_line(configuration: Configuration) -> str:
-    """The command that runs a configuration."""
-    defaults = Configuration(data=configuration.data, order=configuration.order).to_dict()
-    words = ["keras-ic", "train"]
-    for name, value in configuration.to_dict().items():
-        always = name in ("data", "model", "order", "epochs", "seed") or (name == "rate" and configuration.order != "usual")
-        if not always and value == defaults[name]:
-            continue
-        if name in FLAGS:
-            words.append(f"--{name.replace('_', '-')}")
-        elif name == "augment":
-            words.append("--no-augment" if value is False else "")
-        elif name in HELP and not (name == "rate" and configuration.rates is not None):
-            words += [f"--{name.replace('_', '-')}", ",".join(f"{rate:g}" for rate in value) if name == "rates" else str(value)]
-    return shlex.join(word for word in words if word)

@@ -5,8 +5,9 @@ import json
 import pathlib
 import sys
 
-from keras_ic.experiments.command import STOPPED, described, stopped_by_signals
+from keras_ic.experiments.arguments import described
 from keras_ic.experiments.configuration import CHOICES, Configuration
+from keras_ic.experiments.stopping import STOPPED, stopped_by_signals
 from keras_ic.tuning.description import TUNERS, Search
 from keras_ic.tuning.space import DEPTHS, SearchSpace
 

@@ -6,7 +6,7 @@ import sys
 import threading
 
 from keras_ic.data import MissingDataError
-from keras_ic.experiments.command import STOPPED, stopped_by_signals
+from keras_ic.experiments.stopping import STOPPED, stopped_by_signals
 from keras_ic.tuning import description
 from keras_ic.tuning.remote import RemoteOracle, role
 from keras_ic.tuning.workers import RENEW, work

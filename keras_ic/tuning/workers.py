@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from keras_ic.experiments.command import STOPPED
+from keras_ic.experiments.stopping import STOPPED
 from keras_ic.tuning.description import Search
 from keras_ic.tuning.trial import run_trial
 
