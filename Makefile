@@ -63,19 +63,21 @@ conformance: $(VENV)/torch
 
 # SIGKILL at 200 random moments of training, tuning, recalibrating and saving, and what else may go wrong with files and arguments.
 faults: $(VENV)/test
-	IC_KILLS=200 KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests/faults
+	IC_KILLS=200 KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests/faults --outcome docs/results/runs/faults.json
+	$(BIN)/python -m tests.outcome
 
-# The tests on TensorFlow with the oldest Keras and TensorFlow that are supported, the newest, and the nightly Keras, each in an environment of its own.
+# The tests on TensorFlow with the oldest Keras and TensorFlow that are supported, the newest, and the nightly Keras, each in an environment of
+# its own, and the table of what they came to.
 test-oldest test-newest test-nightly:
-	$(MAKE) VENV=.venv-$@ $(VERSIONS_$@) suite
+	$(MAKE) VENV=.venv-$@ $(VERSIONS_$@) OUTCOME=docs/results/runs/$@.json suite
 VERSIONS_test-oldest := TENSORFLOW='$(TENSORFLOW)==2.18.*' KERAS='keras==3.12.*'
 VERSIONS_test-newest :=
 VERSIONS_test-nightly := NIGHTLY=1
 
 suite: $(VENV)/test
 	$(if $(NIGHTLY),$(BIN)/python -m pip uninstall --quiet --yes keras && $(BIN)/python -m pip install --quiet --force-reinstall --no-deps keras-nightly)
-	$(BIN)/python -c 'import keras, tensorflow; print("Keras", keras.__version__, "TensorFlow", tensorflow.__version__)'
-	KERAS_BACKEND=tensorflow $(PYTEST) --no-cov
+	KERAS_BACKEND=tensorflow $(PYTEST) --no-cov --outcome $(OUTCOME)
+	$(BIN)/python -m tests.outcome
 
 # A wheel and an sdist, their metadata, the smoke test of each in an empty environment, and how long the import takes beside Keras's own.
 release-check: $(VENV)/test

@@ -1,12 +1,15 @@
 """One backend a run, chosen by KERAS_BACKEND; on TensorFlow the CPU stands for two devices, so that replicas can be tested anywhere."""
 
 import os
+import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import keras
 import pytest
+
+from tests.outcome import Outcome
 
 BACKEND = keras.backend.backend()
 
@@ -16,7 +19,14 @@ if BACKEND == "tensorflow":
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--outcome", metavar="FILE.json", type=pathlib.Path, help="write how many tests passed, and with which versions")
+
+
 def pytest_configure(config):
+    path = config.getoption("--outcome")
+    if path is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Outcome(path.absolute()), "outcome")
     config.addinivalue_line("markers", "tensorflow_only: needs the TensorFlow backend (tf.distribute, tf.data, SavedModel)")
 
 
