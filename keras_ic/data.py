@@ -344,6 +344,11 @@ def _checked_images(x):
 def _from_tfds(name, data_dir):
     needed("tensorflow", "tensorflow", "tensorflow")
     tfds = needed("tensorflow_datasets", "tensorflow-datasets", "data")
+    if not hasattr(tfds, "builder"):  # tensorflow-datasets logs what went wrong with its import, and hides it.
+        raise ImportError(
+            "tensorflow-datasets is installed and cannot be imported whole; its message above says why. Where this is of protobuf's versions, as "
+            f"with TensorFlow 2.18, run `pip install 'tensorflow-metadata<1.18'`. Received: tensorflow-datasets {tfds.__version__}"
+        )
     data_dir = os.path.expanduser(
         (data_dir is not None and checked_path("data_dir", data_dir)) or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     )

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -83,6 +84,15 @@ def test_missing_extra(monkeypatch, module, call, command):
         call()
     assert str(error.value).endswith(f"run `{command}`.")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.tensorflow_only
+def test_half_an_import(monkeypatch):
+    half = types.ModuleType("tensorflow_datasets")
+    half.__version__ = "4.9.10"
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", half)
+    with pytest.raises(ImportError, match=r"cannot be imported whole; .*'tensorflow-metadata<1.18'`. Received: tensorflow-datasets 4.9.10"):
+        data.cifar10()
 
 
 def test_digits():

@@ -59,6 +59,9 @@ class Builder:
         for tensor in graph.inputs:
             values[id(tensor)] = self._input(tensor)
         self._run(graph, values, lambda operation, args, kwargs, outputs: keras.tree.flatten(operation(*args, **kwargs)))
+        for tensor in graph.inputs:
+            if not values[id(tensor)]._keras_history.operation._outbound_nodes:
+                keras.layers.Identity()(values[id(tensor)])  # Keras 3.12 refuses an input that nothing is computed from.
         inputs, outputs = (keras.tree.map_structure(lambda tensor: values[id(tensor)], part) for part in (graph.input_struct, graph.output_struct))
         return functional_class(graph.model)(inputs, outputs, name=graph.model.name)
 

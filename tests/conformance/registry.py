@@ -32,6 +32,7 @@ class Entry:
         settles: Whether a new model gets moving statistics of data, so that its outputs depend on its inputs at every depth.
         takes_ids: Whether the inputs are integers, of which 0 is masked, and not floats.
         builds: Integer, how often it is built when leaks are looked for.
+        deep: Whether it has so many layers that a training step in float32 shows the order in which numbers are summed.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Entry:
     settles: bool = True
     takes_ids: bool = False
     builds: int = 1000
+    deep: bool = False
 
     def __str__(self):
         return self.name
@@ -112,7 +114,7 @@ CONFIGURATIONS = {
             "gamma_initializer": keras.initializers.Constant(0.5),
             "beta_initializer": "ones",
             "gamma_regularizer": "l2",
-            "beta_regularizer": keras.regularizers.L1(0.01),
+            "beta_regularizer": keras.regularizers.L2(0.01),
             "gamma_constraint": "non_neg",
             "beta_constraint": keras.constraints.MaxNorm(2.0),
         },
@@ -148,7 +150,7 @@ def _networks():
         yield Entry(f"ResNet 11, {order}", "network", functools.partial(resnet, 11), (8, 8, 3), 2, builds=100)
         yield Entry(f"DenseNet 7, {order}", "network", functools.partial(dense, 7), (4, 4, 3), 1 if paper else 2, builds=100)
         yield Entry(f"DenseNet-BC 10, {order}", "network", functools.partial(dense, 10, bottleneck=True), (4, 4, 3), 2, builds=100)
-        yield Entry(f"VGG 16, {order}", "network", functools.partial(VGG16, **common), (32, 32, 3), 2, builds=20)
+        yield Entry(f"VGG 16, {order}", "network", functools.partial(VGG16, **common), (32, 32, 3), 2, builds=20, deep=True)
 
 
 def _small():
@@ -173,8 +175,9 @@ def _surgery():
     sources += [(name, (size, size, 3), functools.partial(_application, name), 2, 5) for name, size in SMALL.items()]
     for name, shape, make, level, builds in sources:
         rewritten = functools.partial(_rewritten, make, shape)
-        yield Entry(f"{name}, rewritten", "rewritten", rewritten, shape, level, settles=False, builds=builds)
-        yield Entry(f"{name}, folded", "folded", lambda make=rewritten: keras_ic.fold(make()), shape, level, settles=False, builds=builds)
+        common = {"level": level, "settles": False, "builds": builds, "deep": level == 2}
+        yield Entry(f"{name}, rewritten", "rewritten", rewritten, shape, **common)
+        yield Entry(f"{name}, folded", "folded", lambda make=rewritten: keras_ic.fold(make()), shape, **common)
 
 
 def _hypermodels():

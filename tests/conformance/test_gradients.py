@@ -10,7 +10,7 @@ from keras_ic.kernels import reference
 from tests.autodiff import HAS_FLOAT64, run, to_numpy
 from tests.conformance.registry import ics, with_policy
 
-STEP = 1e-6
+LENGTH = 3e-5  # of a step in all weights together: over a long one, activations change sign
 # On torch, Keras's `matmul` and `mean` go through float32, whatever the dtype: the loss is too coarse for differences.
 BY_DIFFERENCES = HAS_FLOAT64 and keras.backend.backend() != "torch"
 
@@ -47,10 +47,11 @@ def test_gradients(entry, monkeypatch):
     assert all(np.any(gradient) for gradient in gradients if gradient.ndim > 1)  # a gradient a kernel
     if BY_DIFFERENCES:
         random = np.random.default_rng(1)
+        step = LENGTH / np.sqrt(sum(gradient.size for gradient in gradients))
         direction = [random.choice([-1.0, 1.0], gradient.shape) for gradient in gradients]
-        moved = [[to_numpy(value) + sign * STEP * part for value, part in zip(values, direction, strict=True)] for sign in (-1, 1)]
+        moved = [[to_numpy(value) + sign * step * part for value, part in zip(values, direction, strict=True)] for sign in (-1, 1)]
         losses = [to_numpy(loss(*map(ops.convert_to_tensor, weights))[0]) for weights in moved]
-        difference = (losses[1] - losses[0]) / (2 * STEP)
+        difference = (losses[1] - losses[0]) / (2 * step)
         slope = sum(np.sum(gradient * part) for gradient, part in zip(gradients, direction, strict=True))
         size = np.sqrt(sum(np.sum(gradient**2) for gradient in gradients))
         assert difference == pytest.approx(slope, rel=1e-4, abs=1e-4 * size)

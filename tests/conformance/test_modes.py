@@ -1,8 +1,10 @@
-"""Eager, as a graph and compiled by XLA: the same predictions, and the same masks and weights from a training step."""
+"""Eager, as a graph and compiled by XLA: the same predictions, and the same masks and weights from a training step; of deep networks in float64."""
 
 import keras
 import numpy as np
 import pytest
+
+from tests.autodiff import HAS_FLOAT64
 
 MODES = {
     "tensorflow": {"eager": {"run_eagerly": True}, "graph": {}, "XLA": {"jit_compile": True}},
@@ -15,6 +17,11 @@ MODES = {
 def test_modes(entry):
     if len(MODES) == 1:
         pytest.skip("Keras runs torch eagerly; the kernels' tests compile them with torch.compile")
+    if entry.deep:
+        if not HAS_FLOAT64:
+            pytest.skip("so deep a network needs float64, which JAX has with JAX_ENABLE_X64=1")
+        keras.config.set_dtype_policy("float64")
+        keras.config.set_floatx("float64")
     x, y = entry.samples(8)
     found = []
     for options in MODES.values():

@@ -95,6 +95,8 @@ class Drawer:
             if not fits(made, tensor):
                 break
             stack.append(made)
+            if isinstance(made, layers.EinsumDense):
+                made.build(tensor.shape)  # That of Keras 3.12 knows its output's shape only then.
             tensor = keras.KerasTensor(made.compute_output_shape(tensor.shape))
         if len(stack) == 1:
             stack.append(layers.ReLU(name=inner.name("relu")))

@@ -290,6 +290,16 @@ def test_inputs_that_are_intermediate_tensors():
     assert [ic.name for ic in models.ics(new)] == ["end_ic"]
 
 
+def test_an_input_that_no_output_needs():
+    inputs, other = keras.Input((8, 8, 3)), keras.Input((3,))
+    layers.Dense(2)(other)  # Keras 3.12 makes no model of an input without any call.
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs)))
+    model = models.randomize(keras.Model([inputs, other], layers.Conv2D(2, 3)(x)))
+    new = keras_ic.rewrite(model, weights="preserve")
+    models.assert_same_function(model, new)
+    assert len(new.inputs) == 2
+
+
 def test_a_layer_with_calls_in_other_models():
     inputs = keras.Input((6,))
     first, normalization, second = layers.Dense(6), layers.BatchNormalization(), layers.Dense(2)
