@@ -80,6 +80,11 @@ def ics(model):
     return [layer for layer in model._flatten_layers() if isinstance(layer, keras_ic.IC)]
 
 
+def draws_unsaved(model):
+    """Whether a layer of Keras's own draws random numbers: its place in the stream is in no file."""
+    return any(isinstance(layer, layers.Dropout) and layer.rate > 0 for layer in model._flatten_layers())
+
+
 def with_policy(model, policy):
     """The same layers with the same weights under another dtype policy. (What a folded network is made of depends on its weights.)"""
 

@@ -2,8 +2,10 @@
 
 import keras
 import numpy as np
+import pytest
 
 from tests.autodiff import to_numpy
+from tests.conformance.registry import draws_unsaved
 
 
 def test_keras_file(entry, tmp_path):
@@ -15,5 +17,7 @@ def test_keras_file(entry, tmp_path):
     for one, two in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
     for training in (False, True):
+        if training and draws_unsaved(model):
+            pytest.skip("Keras saves weights, and not the place in its random stream, of its own Dropout")
         one, two = (to_numpy(keras.ops.stop_gradient(each(x, training=training))) for each in (loaded, model))
         np.testing.assert_array_equal(one, two)

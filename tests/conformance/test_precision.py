@@ -22,7 +22,8 @@ def test_precision(entry, policy):
     keras.config.set_dtype_policy(policy)
     model = with_policy(given, policy)
     compute, variable = (getattr(keras.DTypePolicy(policy), name) for name in ("compute_dtype", "variable_dtype"))
-    assert {keras.backend.standardize_dtype(weight.dtype) for weight in model.weights} == {variable}
+    dtypes = {keras.backend.standardize_dtype(weight.dtype) for weight in model.weights}
+    assert {dtype for dtype in dtypes if "int" not in dtype} == {variable}  # Normalization has a count.
     x = x if entry.takes_ids else ops.cast(x, compute)
     for training in (False, True):
         outputs = ops.stop_gradient(model(x, training=training))
