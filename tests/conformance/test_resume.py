@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 
 from keras_ic import files
+from tests.conformance.registry import draws_unsaved
 
 
 @pytest.mark.compiles
 def test_resume(entry, tmp_path):
     model = entry.compiled()
+    if keras.backend.backend() == "torch" and draws_unsaved(model):
+        pytest.skip("on torch, Keras's own Dropout draws from a generator of the whole process")
     x, y = entry.samples(8)
     model.fit(x, y, batch_size=4, shuffle=False, verbose=0)
     files.save_model(model, tmp_path / "model.keras")
