@@ -63,8 +63,8 @@ conformance: $(VENV)/torch
 
 # SIGKILL at 200 random moments of training, tuning, recalibrating and saving, and what else may go wrong with files and arguments.
 faults: $(VENV)/test
-	IC_KILLS=200 KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests/faults --outcome docs/results/runs/faults.json
-	$(BIN)/python -m tests.outcome
+	IC_KILLS=200 KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests/faults --outcome docs/results/runs/faults.json; status=$$?; \
+		$(BIN)/python -m tests.outcome; exit $$status
 
 # The tests on TensorFlow with the oldest Keras and TensorFlow that are supported, the newest, and the nightly Keras, each in an environment of
 # its own, and the table of what they came to.
@@ -77,8 +77,7 @@ VERSIONS_test-nightly := NIGHTLY=1
 
 suite: $(VENV)/test
 	$(if $(NIGHTLY),$(BIN)/python -m pip uninstall --quiet --yes keras && $(BIN)/python -m pip install --quiet --force-reinstall --no-deps keras-nightly)
-	KERAS_BACKEND=tensorflow $(PYTEST) --no-cov --outcome $(OUTCOME)
-	$(BIN)/python -m tests.outcome
+	KERAS_BACKEND=tensorflow $(PYTEST) --no-cov --outcome $(OUTCOME); status=$$?; $(BIN)/python -m tests.outcome; exit $$status
 
 # A wheel and an sdist, their metadata, the smoke test of each in an empty environment, and how long the import takes beside Keras's own.
 release-check: $(VENV)/test
