@@ -8,7 +8,7 @@ from keras import ops
 from keras_ic import kernels
 from keras_ic.kernels import reference
 from tests.autodiff import HAS_FLOAT64, run, to_numpy
-from tests.conformance.registry import ics, with_policy
+from tests.conformance.registry import with_policy
 
 LENGTH = 3e-5  # of a step in all weights together: over a long one, activations change sign
 # On torch, Keras's `matmul` and `mean` go through float32, whatever the dtype: the loss is too coarse for differences.
@@ -17,11 +17,13 @@ BY_DIFFERENCES = HAS_FLOAT64 and keras.backend.backend() != "torch"
 
 def loss_of(model, x, y):
     """The loss of a batch as a function of the trainable weights, with the same masks at every call, and the values of these."""
-    states = [(layer.seed_generator.state, ops.convert_to_numpy(layer.seed_generator.state)) for layer in ics(model) if layer.rate > 0]
+    generators = [layer.seed_generator for layer in model._flatten_layers() if getattr(layer, "seed_generator", None) is not None]
+    states = [(generator.state, ops.convert_to_numpy(generator.state)) for generator in generators]
     trainable = [variable.value for variable in model.trainable_variables]
     others = [ops.convert_to_numpy(variable) for variable in model.non_trainable_variables]
 
     def loss(*values):
+        keras.utils.set_random_seed(0)  # On torch, Keras's own Dropout draws from a generator of the whole process.
         for state, value in states:
             state.assign(value)
         for variable, value in zip(model.non_trainable_variables, others, strict=True):
@@ -59,6 +61,5 @@ def test_gradients(entry, monkeypatch):
         for name in ("train", "normalize", "moments"):
             monkeypatch.setattr(kernels, name, getattr(reference, name))
         _, expected = run(loss, values, one, "eager")
-        largest = max(np.abs(other).max() for other in expected)
         for gradient, other in zip(gradients, expected, strict=True):
-            np.testing.assert_allclose(gradient, other, rtol=1e-3, atol=1e-4 * max(np.abs(other).max(), 0.1 * largest))
+            np.testing.assert_allclose(gradient, other, rtol=1e-3, atol=1e-4 * max(np.abs(other).max(), 1e-3))
