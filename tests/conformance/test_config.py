@@ -1,8 +1,14 @@
 """A model is built anew from its configuration, written as JSON: the same configuration, the same weights in name and shape."""
 
 import json
+import re
 
 import keras
+
+
+def described(weight):
+    # ConvNeXt's LayerScale leaves the name of its weight to a counter.
+    return re.sub(r"^variable_\d+$", "variable", weight.name), weight.shape, weight.trainable
 
 
 def test_config(entry):
@@ -11,4 +17,4 @@ def test_config(entry):
     again = keras.models.model_from_json(text)
     assert type(again) is type(model)
     assert json.loads(again.to_json()) == json.loads(text)
-    assert [(weight.name, weight.shape, weight.trainable) for weight in again.weights] == [(w.name, w.shape, w.trainable) for w in model.weights]
+    assert [described(weight) for weight in again.weights] == [described(weight) for weight in model.weights]
