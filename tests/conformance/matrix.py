@@ -1,6 +1,6 @@
 """What came out of the properties, entry by entry: gathered over one run or several as JSON, and shown as a table in Markdown.
 
-python -m tests.conformance.matrix      brings docs/conformance.md up to date with docs/results/conformance
+python -m tests.conformance.matrix      brings docs/conformance.md and README.md up to date with docs/results/conformance
 """
 
 import importlib
@@ -15,8 +15,9 @@ from keras_ic import files
 from keras_ic.version import __version__
 from tests.conformance.registry import ENTRIES
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "conformance.md"
-RESULTS = PAGE.parent / "results" / "conformance"
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = ROOT / "docs" / "conformance.md", ROOT / "README.md"
+RESULTS = ROOT / "docs" / "results" / "conformance"
 SIGNS = {"passed": "✓", "skipped": "-", "failed": "NO"}
 WORST = ("failed", "passed", "skipped")  # A cell of several tests is failed if one is, and passed if one is that applies.
 
@@ -98,15 +99,18 @@ class Matrix:
 
 
 def page(text):
-    """The page, with the matrix of each backend between its marks."""
+    """The page, with the matrix of each backend, or the summaries of all, between its marks."""
 
     def shown(mark):
         path = RESULTS / f"{mark[1]}.json"
         body = Matrix.read(path).table() if path.exists() else "Not run yet."
         return f"<!-- matrix of {mark[1]} -->\n{body}\n<!-- end of the matrix -->"
 
-    return re.sub(r"<!-- matrix of (\w+) -->\n.*?\n<!-- end of the matrix -->", shown, text, flags=re.DOTALL)
+    text = re.sub(r"<!-- matrix of (\w+) -->\n.*?\n<!-- end of the matrix -->", shown, text, flags=re.DOTALL)
+    summaries = "".join(f"- {Matrix.read(path).summary()}\n" for path in sorted(RESULTS.glob("*.json")))
+    return re.sub(r"(<!-- summaries -->\n).*?(<!-- end of the summaries -->)", lambda mark: mark[1] + summaries + mark[2], text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(page(path.read_text(encoding="utf-8")), encoding="utf-8")

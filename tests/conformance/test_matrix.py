@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from tests.conformance.matrix import PAGE, Matrix, page
+from tests.conformance.matrix import PAGES, Matrix, page
 
+MARKS = "<!-- matrix of tensorflow -->", "<!-- summaries -->"
 RUN = [
     ("layer", "IC, default", "modes", "passed", ""),
     ("layer", "IC, default", "precision", "skipped", "no float64"),
@@ -42,7 +43,8 @@ def test_a_later_run_replaces_its_cells_and_keeps_the_others(tmp_path):
 
 
 @pytest.mark.tensorflow_only  # whose registry has every entry
-def test_the_page_shows_the_matrices_as_they_are():
-    text = PAGE.read_text(encoding="utf-8")
-    assert "<!-- matrix of tensorflow -->" in text
+@pytest.mark.parametrize(("path", "mark"), list(zip(PAGES, MARKS, strict=True)))
+def test_the_pages_show_the_matrices_as_they_are(path, mark):
+    text = path.read_text(encoding="utf-8")
+    assert mark in text
     assert page(text) == text  # else run `python -m tests.conformance.matrix`
