@@ -3,29 +3,21 @@
 Importing this module imports neither TensorFlow nor tensorflow-datasets nor scikit-learn; the functions that need one import it.
 """
 
-import contextlib
-import importlib
 import os
-import pathlib
-import shlex
-import threading
 from typing import Any
 
 import numpy as np
 
+from keras_ic.downloads import MissingDataError as MissingDataError
+from keras_ic.downloads import from_tfds
 from keras_ic.extras import needed
-from keras_ic.validation import checked_bool, checked_choice, checked_int, checked_path, checked_real
+from keras_ic.validation import checked_bool, checked_choice, checked_int, checked_real
 
 Images = tuple[np.ndarray, np.ndarray]
 
 CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
 SHAPES = {"digits": (8, 8, 1), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
 PADDING = 4  # pixels on each side, of which the crop takes as many away again
-SECONDS_FOR_AN_ANSWER = 5
-
-
-class MissingDataError(RuntimeError):
-    """An image set that is neither on this machine nor to be downloaded now. Its text is one line that says how to get it."""
 
 
 def digits(seed: int = 0, test_fraction: float = 0.2) -> tuple[Images, Images]:
@@ -97,7 +89,7 @@ def cifar10(data_dir: str | os.PathLike | None = None) -> tuple[Images, Images]:
 
     Reference: Krizhevsky, 2009, Learning multiple layers of features from tiny images.
     """
-    return _from_tfds("cifar10", data_dir)
+    return from_tfds("cifar10", data_dir)
 
 
 def cifar100(data_dir: str | os.PathLike | None = None) -> tuple[Images, Images]:
@@ -128,7 +120,7 @@ def cifar100(data_dir: str | os.PathLike | None = None) -> tuple[Images, Images]
 
     Reference: Krizhevsky, 2009, Learning multiple layers of features from tiny images.
     """
-    return _from_tfds("cifar100", data_dir)
+    return from_tfds("cifar100", data_dir)
 
 
 def load(name: str, data_dir: str | os.PathLike | None = None) -> tuple[Images, Images]:
@@ -339,63 +331,3 @@ def _checked_images(x):
     if x.ndim != 4 or x.size == 0 or x.dtype.kind not in "uif":
         raise ValueError(f"`x` must be numbers of shape (images, height, width, channels). Received: {x.dtype} of shape {x.shape}")
     return x
-
-
-def _from_tfds(name, data_dir):
-    needed("tensorflow", "tensorflow", "tensorflow")
-    tfds = needed("tensorflow_datasets", "tensorflow-datasets", "data")
-    if not hasattr(tfds, "builder"):  # tensorflow-datasets logs what went wrong with its import, and hides it.
-        raise ImportError(
-            "tensorflow-datasets is installed and cannot be imported whole; its message above says why. Where this is of protobuf's versions, as "
-            f"with TensorFlow 2.18, run `pip install 'tensorflow-metadata<1.18'`. Received: tensorflow-datasets {tfds.__version__}"
-        )
-    data_dir = os.path.expanduser(
-        (data_dir is not None and checked_path("data_dir", data_dir)) or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    )
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-        if not builder.is_prepared():
-            _download(tfds, builder, data_dir)
-        # Without shuffle_files, each image has its place, always.
-        wanted = {"batch_size": -1, "shuffle_files": False, "as_supervised": True}
-        return tuple(tfds.as_numpy(builder.as_dataset(split=split, **wanted)) for split in ("train", "test"))
-    except MissingDataError:
-        raise
-    except Exception as error:  # a damaged file, a full disk, a wrong checksum: each of the libraries beneath has errors of its own
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise MissingDataError(
-            f"{name} in {data_dir} could not be read or made ({reason}); delete the folder {name} there and run `{_command(name, data_dir)}`."
-        ) from error
-
-
-def _command(name, data_dir):
-    return f"tfds build {name} --data_dir {shlex.quote(data_dir)}"
-
-
-def _download(tfds, builder, data_dir):
-    """Downloads and prepares, or fails within seconds: tensorflow-datasets alone would try for minutes where there is no network."""
-    archives = {info.filename: url for url, info in builder.url_infos.items()}
-    # tensorflow-datasets takes an archive that was put into downloads/manual, or downloaded before, from there.
-    present = [path.name for path in pathlib.Path(data_dir, "downloads").glob("**/*") if ".tmp." not in path.name]
-    urls = [url for archive, url in archives.items() if not any(archive.partition(".")[0] in name for name in present)]
-    if not _answer(urls):
-        raise MissingDataError(
-            f"{builder.name} is not in {data_dir} and cannot be downloaded now; run `{_command(builder.name, data_dir)}` where a network is and "
-            f"copy the folder {builder.name} it makes, or put {' and '.join(archives)} into {os.path.join(data_dir, 'downloads', 'manual')}."
-        )
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-
-
-def _answer(urls):
-    """Whether the servers answer. In a thread, since looking up a name has no time limit where no name server answers."""
-    requests = importlib.import_module("requests")  # what tensorflow-datasets downloads with, so that proxies and certificates are the same
-    answers: list[bool] = []
-
-    def ask():
-        with contextlib.suppress(requests.RequestException):
-            answers.extend(requests.head(url, timeout=SECONDS_FOR_AN_ANSWER).status_code < 500 for url in urls)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(SECONDS_FOR_AN_ANSWER)
-    return len(answers) == len(urls) and all(answers)

@@ -21,6 +21,13 @@ RUNS = PAGE.parent / "results" / "runs"
 OUTCOMES = ("passed", "skipped", "failed")
 
 
+def versions():
+    """What runs: this package, Keras, its backend and Python."""
+    backend = keras.backend.backend()
+    numbers = {"keras_ic": __version__, "keras": keras.__version__, backend: importlib.import_module(backend).__version__}
+    return {**numbers, "python": platform.python_version()}
+
+
 class Outcome:
     """Counts the tests of a run, in the process that reports, and writes the numbers at its end."""
 
@@ -33,10 +40,8 @@ class Outcome:
             self.tests[report.nodeid] = report.outcome
 
     def pytest_sessionfinish(self):
-        backend = keras.backend.backend()
-        versions = {"keras_ic": __version__, "keras": keras.__version__, backend: importlib.import_module(backend).__version__}
         counts = {name: list(self.tests.values()).count(name) for name in OUTCOMES}
-        content = {"versions": {**versions, "python": platform.python_version()}, **counts, "seconds": round(time.time() - self.started)}
+        content = {"versions": versions(), **counts, "seconds": round(time.time() - self.started)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(self.path) as new:
             new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

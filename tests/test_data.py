@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 
-from keras_ic import data
+from keras_ic import data, downloads
 
 SIZE = 12  # pixels a side of the small images below
 
@@ -175,7 +175,7 @@ def test_missing_and_a_network_that_swallows_everything(tmp_path, monkeypatch):
         over.wait(60)
         raise requests.ConnectionError
 
-    monkeypatch.setattr(data, "SECONDS_FOR_AN_ANSWER", 0.2)
+    monkeypatch.setattr(downloads, "SECONDS_FOR_AN_ANSWER", 0.2)
     monkeypatch.setattr(requests, "head", swallow)
     try:
         with pytest.raises(data.MissingDataError, match="cannot be downloaded now"):

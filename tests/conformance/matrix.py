@@ -3,17 +3,13 @@
 python -m tests.conformance.matrix      brings docs/conformance.md and README.md up to date with docs/results/conformance
 """
 
-import importlib
 import json
 import pathlib
-import platform
 import re
 
-import keras
-
 from keras_ic import files
-from keras_ic.version import __version__
 from tests.conformance.registry import ENTRIES
+from tests.outcome import versions
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "conformance.md", ROOT / "README.md"
@@ -36,9 +32,7 @@ class Matrix:
 
     @classmethod
     def new(cls):
-        backend = keras.backend.backend()
-        versions = {"keras_ic": __version__, "keras": keras.__version__, backend: importlib.import_module(backend).__version__}
-        return cls({**versions, "python": platform.python_version()}, {}, 0.0)
+        return cls(versions(), {}, 0.0)
 
     @classmethod
     def read(cls, path):
