@@ -70,7 +70,9 @@ class Matrix:
 
     def table(self):
         properties = sorted({key.split(" | ")[1] for key in self.cells})
+        kinds = list(dict.fromkeys(entry.kind for entry in ENTRIES.values()))
         names = [name for name in ENTRIES if any(f"{name} | {each}" in self.cells for each in properties)]
+        names.sort(key=lambda name: kinds.index(ENTRIES[name].kind))
         reasons: dict = {}  # reason -> its number
         lines = [
             self.summary(),

@@ -5,14 +5,12 @@ import numpy as np
 import pytest
 
 from keras_ic import files
-from tests.conformance.registry import draws_unsaved
+from tests.conformance.registry import mute
 
 
 @pytest.mark.compiles
 def test_resume(entry, tmp_path):
     model = entry.compiled()
-    if keras.backend.backend() == "torch" and draws_unsaved(model):
-        pytest.skip("on torch, Keras's own Dropout draws from a generator of the whole process")
     x, y = entry.samples(8)
     model.fit(x, y, batch_size=4, shuffle=False, verbose=0)
     files.save_model(model, tmp_path / "model.keras")
@@ -20,6 +18,8 @@ def test_resume(entry, tmp_path):
     if keras.backend.backend() == "tensorflow":
         resumed.jit_compile = False
     for each in (model, resumed):
+        if keras.backend.backend() == "torch":
+            mute(each)  # Keras's Dropout draws from a generator of the whole process there.
         each.fit(x, y, batch_size=4, initial_epoch=1, epochs=3, shuffle=False, verbose=0)
     for one, two in zip(model.variables + model.optimizer.variables, resumed.variables + resumed.optimizer.variables, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(two))
