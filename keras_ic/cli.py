@@ -12,9 +12,8 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_ic import files
+from keras_ic import files, training
 from keras_ic.data import MissingDataError
-from keras_ic.experiments import command
 from keras_ic.extras import needed
 from keras_ic.tuning import command as tuning_command
 from keras_ic.version import __version__
@@ -82,7 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--batch", type=int, default=32, help="the size of a batch (default: %(default)s)")
     measure.add_argument("--seed", type=int, default=0, help="chooses channels, positions and pairs (default: %(default)s)")
     measure.add_argument("--plot", metavar="FILE", help="also draw a figure")
-    command.add(verbs)
+    training.add(verbs)
+    what = "make a table and figures of the records found in folders"
+    report = verbs.add_parser("report", help=what, description=what)
+    report.add_argument("folders", nargs="+", metavar="DIR", help="folders of runs, or folders that contain them")
+    report.add_argument("--out", required=True, metavar="FOLDER", help="where to write table.md, summary.json and the figures")
+    report.set_defaults(run=_report)
     tuning_command.add(verbs)
     for verb in (plan, rewrite):
         verb.add_argument("--rate", type=float, default=0.05, help="probability to drop a value, from 0 to below 1 (default: %(default)s)")
@@ -184,6 +188,15 @@ def _measure(arguments) -> None:
     if arguments.plot is not None:
         with files.replacing(arguments.plot) as new:
             report.plot(new)
+
+
+def _report(arguments) -> None:
+    from keras_ic import experiments
+
+    experiments.report(arguments.folders, arguments.out)
+    folder = pathlib.Path(arguments.out)
+    print((folder / "table.md").read_text(encoding="utf-8"))
+    print(f"{folder / 'table.md'}, {folder / 'summary.json'} and the figures beside them")
 
 
 def _inputs(name: str, standardize: bool, data_dir: str | None):

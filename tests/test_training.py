@@ -9,8 +9,9 @@ import time
 import keras
 import pytest
 
+from keras_ic import training
 from keras_ic.cli import main
-from keras_ic.experiments import command, read
+from keras_ic.experiments import read
 from tests.test_cli import error_of
 
 TRAIN = ["train", "--data", "digits", "--model", "small", "--epochs", "1", "--train-size", "64"]
@@ -99,7 +100,7 @@ def test_a_missing_data_set(tmp_path, capsys, monkeypatch):
     def run(configuration, folder, data_dir, callbacks):
         raise data.MissingDataError(f"cifar10 is not in {data_dir}")
 
-    monkeypatch.setattr(command, "run", run)
+    monkeypatch.setattr(training, "run", run)
     arguments = ["train", "--model", "resnet8", "--data-dir", "there", "--out", tmp_path / "run"]
     assert main(list(map(str, arguments))) == 2
     assert capsys.readouterr().err == "keras-ic train: cifar10 is not in there\n"
@@ -132,14 +133,14 @@ def test_a_signal_whose_exception_is_lost_stops_the_run_too(tmp_path, capsys):
         def __del__(self):
             signal.raise_signal(signal.SIGTERM)
 
-    real = command.run
+    real = training.run
 
     def run(configuration, folder, data_dir, callbacks):
         sends = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: Finalized() if epoch == 1 else None)
         return real(configuration, folder, data_dir, [*callbacks, sends], verbose=0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "run", run)
+        patch.setattr(training, "run", run)
         assert main([*TRAIN, "--epochs", "9", "--out", str(tmp_path)]) == 75
     assert len(read(tmp_path).epochs) == 2
     assert "keras-ic train: stopped; the same command resumes" in capsys.readouterr().err

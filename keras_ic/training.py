@@ -1,4 +1,4 @@
-"""The verbs `train` and `report` of the command line."""
+"""The verb `train` of the command line, for digits, CIFAR and ImageNet."""
 
 import argparse
 import dataclasses
@@ -12,7 +12,6 @@ from keras_ic import data
 from keras_ic.experiments.arguments import HELP, described
 from keras_ic.experiments.configuration import CHOICES, Configuration, grid
 from keras_ic.experiments.networks import network
-from keras_ic.experiments.report import report
 from keras_ic.experiments.running import run
 from keras_ic.experiments.stopping import STOPPED, stopped_by_signals
 from keras_ic.imagenet import command as imagenet
@@ -20,7 +19,7 @@ from keras_ic.validation import did_you_mean
 
 
 def add(verbs) -> None:
-    """Adds the two verbs to a parser's."""
+    """Adds the verb to a parser's."""
     what = "train a network, or resume its training; several values of an argument make a grid of runs, each in a folder of its own"
     train = verbs.add_parser("train", help=what, description=what)
     for field in dataclasses.fields(Configuration):
@@ -45,11 +44,6 @@ def add(verbs) -> None:
     train.add_argument("--out", metavar="DIR", help="folder of the run, or of the folders of a grid (default: runs/ and a name for each run)")
     train.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")
     train.set_defaults(run=_train, given=())
-    what = "make a table and figures of the records found in folders"
-    verb = verbs.add_parser("report", help=what, description=what)
-    verb.add_argument("folders", nargs="+", metavar="DIR", help="folders of runs, or folders that contain them")
-    verb.add_argument("--out", required=True, metavar="FOLDER", help="where to write table.md, summary.json and the figures")
-    verb.set_defaults(run=_report)
 
 
 def _rates(text: str) -> tuple[float, ...]:
@@ -113,11 +107,3 @@ def _train(arguments: argparse.Namespace) -> int:
 def _is_imagenet(data: str) -> bool:
     """Whether it is a folder, or the name of a set of tensorflow-datasets that is not one of those that fit into memory."""
     return data == "imagenet2012" or os.sep in data or pathlib.Path(data).is_dir()
-
-
-def _report(arguments: argparse.Namespace) -> int:
-    report(arguments.folders, arguments.out)
-    folder = pathlib.Path(arguments.out)
-    print((folder / "table.md").read_text(encoding="utf-8"))
-    print(f"{folder / 'table.md'}, {folder / 'summary.json'} and the figures beside them")
-    return 0
