@@ -91,7 +91,8 @@ def with_policy(model, policy):
     """The same layers with the same weights under another dtype policy. (What a folded network is made of depends on its weights.)"""
 
     def changed(layer):
-        return layer.__class__.from_config({**layer.get_config(), "dtype": policy})
+        own = {"dtype": policy} if isinstance(layer, layers.Layer) else {}  # An operation on tensors has none.
+        return layer.__class__.from_config({**layer.get_config(), **own})
 
     other = keras.models.clone_model(model, clone_function=changed)
     other.set_weights(model.get_weights())
