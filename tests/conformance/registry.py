@@ -94,7 +94,7 @@ def with_policy(model, policy):
         own = {"dtype": policy} if isinstance(layer, layers.Layer) else {}  # An operation on tensors has none.
         return layer.__class__.from_config({**layer.get_config(), **own})
 
-    other = keras.models.clone_model(model, clone_function=changed)
+    other = keras.models.clone_model(model, clone_function=changed, recursive=True)
     other.set_weights(model.get_weights())
     return other
 
