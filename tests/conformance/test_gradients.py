@@ -1,7 +1,5 @@
 """The gradient of the training loss, against central differences in float64; where not all of a network is float64, against the reference kernels."""
 
-import json
-
 import keras
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ from keras import ops
 from keras_ic import kernels
 from keras_ic.kernels import reference
 from tests.autodiff import HAS_FLOAT64, run, to_numpy
+from tests.conformance.registry import with_policy
 
 LENGTH = 3e-5  # of a step in all weights together: over a long one, activations change sign
 # On torch, Keras's `matmul` and `mean` go through float32, whatever the dtype: the loss is too coarse for differences.
@@ -36,21 +35,13 @@ def loss_of(model, x, y):
     return loss, trainable
 
 
-def in_float64(model):
-    """The same model, whose every part is float64: cloned ones keep the dtypes of their inputs, networks within them too."""
-    config = json.dumps(keras.saving.serialize_keras_object(model)).replace('"float32"', '"float64"')
-    other = keras.saving.deserialize_keras_object(json.loads(config))
-    other.set_weights(model.get_weights())
-    return other
-
-
 def test_gradients(entry, monkeypatch):
     x, y = entry.samples(8)
     model = entry.built()
     if HAS_FLOAT64:
         keras.config.set_dtype_policy("float64")
         keras.config.set_floatx("float64")
-        model = in_float64(model)
+        model = with_policy(model, "float64")
     x = x if entry.takes_ids else ops.cast(x, keras.config.floatx())
     loss, values = loss_of(model, x, y)
     one = np.ones((), keras.config.floatx())
