@@ -43,7 +43,7 @@ test: lint docs release-check
 	rm -f .coverage .coverage.*
 	KERAS_BACKEND=tensorflow COVERAGE_FILE=.coverage.tensorflow $(PYTEST)
 	KERAS_BACKEND=jax COVERAGE_FILE=.coverage.jax $(PYTEST)
-	KERAS_BACKEND=jax COVERAGE_FILE=.coverage.jax64 JAX_ENABLE_X64=1 $(PYTEST) -k float64 tests/kernels tests/layer
+	KERAS_BACKEND=jax COVERAGE_FILE=.coverage.jax64 JAX_ENABLE_X64=1 $(PYTEST) -k float64 tests/kernels tests/layers
 	$(BIN)/python -m coverage combine --quiet --keep
 	$(BIN)/python -m coverage report --fail-under=95 --omit='*/kernels/torch.py'
 

@@ -1,4 +1,5 @@
-"""Compares what `keras-ic measure -o FILE` wrote of several networks: means over the weight layers, and a figure by layer.
+"""Compares what `keras-ic measure -o FILE` wrote of several networks: means over the weight layers,
+and a figure by layer.
 
     python -m benchmarks.compare_independence FILE.json ... --out figure.png
 
@@ -10,7 +11,10 @@ import json
 import statistics
 from pathlib import Path
 
-COLUMNS = {"correlation": "mean absolute correlation", "normalized_mutual_information": "mutual information, normalized"}
+COLUMNS = {
+    "correlation": "mean absolute correlation",
+    "normalized_mutual_information": "mutual information, normalized",
+}
 
 
 def main(argv=None):
@@ -22,7 +26,13 @@ def main(argv=None):
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(1, len(COLUMNS))
-    print("| network | " + " | ".join(f"{title}, {mode}" for title in COLUMNS.values() for mode in ("training", "inference")) + " |")
+    print(
+        "| network | "
+        + " | ".join(
+            f"{title}, {mode}" for title in COLUMNS.values() for mode in ("training", "inference")
+        )
+        + " |"
+    )
     print("| --- " * (1 + 2 * len(COLUMNS)) + "|")
     for file in arguments.files:
         rows = json.loads(file.read_text())["rows"]
@@ -32,7 +42,13 @@ def main(argv=None):
             for mode, style in (("training", "-"), ("inference", ":")):
                 values = [row[column] for row in rows if row["mode"] == mode][1:]
                 cells.append(f"{statistics.mean(values):.3f}")
-                axis.plot(range(2, len(values) + 2), values, style, color=f"C{arguments.files.index(file)}", label=f"{name}, {mode}")
+                axis.plot(
+                    range(2, len(values) + 2),
+                    values,
+                    style,
+                    color=f"C{arguments.files.index(file)}",
+                    label=f"{name}, {mode}",
+                )
             axis.set(xlabel="weight layer, from the input", ylabel=title, ylim=(0, None))
             axis.xaxis.get_major_locator().set_params(integer=True)
         print(f"| {name} | {' | '.join(cells)} |")

@@ -1,8 +1,10 @@
-"""Draws what `benchmarks/layer.py` measured in training steps in float32, and prints it as one table.
+"""Draws what `benchmarks/layer.py` measured in training steps in float32, and prints it as one
+table.
 
     python -m benchmarks.draw_layer benchmarks/results --out docs/images/layer.png
 
-One panel a backend and mode, each bar in units of stock BatchNormalization with stock Dropout behind it, measured in the same process.
+One panel a backend and mode, each bar in units of stock BatchNormalization with stock Dropout
+behind it, measured in the same process.
 """
 
 import argparse
@@ -24,14 +26,24 @@ def draw(rows, path):
     for axis, panel in zip(axes, panels, strict=False):
         shown = [row for row in rows if (row["backend"], row["mode"]) == panel]
         for index, (name, color) in enumerate(BARS.items()):
-            heights = [row["milliseconds"][name] / row["milliseconds"]["BN+Dropout"] for row in shown]
+            heights = [
+                row["milliseconds"][name] / row["milliseconds"]["BN+Dropout"] for row in shown
+            ]
             axis.bar(
-                [place + (index - 1) * 0.27 for place in range(len(shown))], heights, 0.25, color=color, label=f"stock {name}" if index < 2 else name
+                [place + (index - 1) * 0.27 for place in range(len(shown))],
+                heights,
+                0.25,
+                color=color,
+                label=f"stock {name}" if index < 2 else name,
             )
         for place, row in enumerate(shown):
             floor = row["floor"] / row["milliseconds"]["BN+Dropout"]
             axis.plot(
-                [place - 0.42, place + 0.42], [floor, floor], color="black", linewidth=1, label="time to move the values" if place == 0 else None
+                [place - 0.42, place + 0.42],
+                [floor, floor],
+                color="black",
+                linewidth=1,
+                label="time to move the values" if place == 0 else None,
             )
         axis.set_xticks(range(len(shown)), [label(row["shape"]) for row in shown], fontsize=7)
         axis.set_yscale("log")
@@ -39,7 +51,9 @@ def draw(rows, path):
         axis.set_ylabel("forward + backward", fontsize=8)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8
+    )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 

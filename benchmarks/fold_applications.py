@@ -1,11 +1,14 @@
-"""Folds every network of keras.applications, usual and in IC form, and writes a table of what came out.
+"""Folds every network of keras.applications, usual and in IC form, and writes a table of what came
+out.
 
     python -m benchmarks.fold_applications [--only NAME ...] [--out table.md]
 
-Each network gets small inputs and the settled statistics of `benchmarks/rewrite_applications.py`; its IC form is that of `weights="preserve"` with
-statistics from the data. For both: are any normalizations left, how far is the function from the given network's in float32, and how long does `fold`
-take. "kept" counts what stays in the folded IC form as an addition or an affine a channel, since nothing can absorb it. In float64, with every
-parameter and statistic drawn at random, the difference is the error of the folding alone.
+Each network gets small inputs and the settled statistics of `benchmarks/rewrite_applications.py`;
+its IC form is that of `weights="preserve"` with statistics from the data. For both: are any
+normalizations left, how far is the function from the given network's in float32, and how long does
+`fold` take. "kept" counts what stays in the folded IC form as an addition or an affine a channel,
+since nothing can absorb it. In float64, with every parameter and statistic drawn at random, the
+difference is the error of the folding alone.
 """
 
 import argparse
@@ -14,11 +17,30 @@ import sys
 import keras
 
 import keras_ic
-from benchmarks.rewrite_applications import build, in_float64, networks, relative_difference, sample, seconds, shown
+from benchmarks.rewrite_applications import (
+    build,
+    in_float64,
+    networks,
+    relative_difference,
+    sample,
+    seconds,
+    shown,
+)
 from keras_ic.surgery import plan_fold
 from tests.surgery.models import batch_normalizations, ics, settle
 
-HEADER = ["network", "BatchNorm", "usual: difference", "s", "IC", "IC: difference", "in float64", "s", "left", "kept"]
+HEADER = [
+    "network",
+    "BatchNorm",
+    "usual: difference",
+    "s",
+    "IC",
+    "IC: difference",
+    "in float64",
+    "s",
+    "left",
+    "kept",
+]
 
 
 def check(name: str) -> list:
@@ -30,7 +52,9 @@ def check(name: str) -> list:
     folded = []
     if normalizations:
         usual_seconds = seconds(lambda: folded.append(keras_ic.fold(model)))
-        usual_difference = relative_difference(model(x, training=False), folded[0](x, training=False))
+        usual_difference = relative_difference(
+            model(x, training=False), folded[0](x, training=False)
+        )
     ic_model = keras_ic.rewrite(model, weights="preserve")
     keras_ic.calibrate(ic_model, x, verbose=0)
     took = seconds(lambda: folded.append(keras_ic.fold(ic_model)))
@@ -56,11 +80,15 @@ def fold_difference(model: keras.Model, x) -> float:
     """How far the folded IC form is from the IC form."""
     ic_model = keras_ic.rewrite(model, weights="preserve")
     keras_ic.calibrate(ic_model, x, verbose=0)
-    return relative_difference(ic_model(x, training=False), keras_ic.fold(ic_model)(x, training=False))
+    return relative_difference(
+        ic_model(x, training=False), keras_ic.fold(ic_model)(x, training=False)
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks alone")
     parser.add_argument("--out", metavar="FILE", help="where to write the table; shown in any case")
     arguments = parser.parse_args()

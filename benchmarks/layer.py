@@ -2,12 +2,15 @@
 
     KERAS_BACKEND=tensorflow python benchmarks/layer.py --out benchmarks/results
 
-All variants run in one process, in turns, so that whatever else the machine does hits each alike; figures are medians, with the cost of the loss
-around the layer subtracted. "floor" is the time in which the values could move through memory if nothing were computed: forward and backward read
-the input three times and the gradient twice and write each once, 7 transfers of the tensor; inference needs 2. A transfer is timed as half a copy.
+All variants run in one process, in turns, so that whatever else the machine does hits each alike;
+figures are medians, with the cost of the loss around the layer subtracted. "floor" is the time in
+which the values could move through memory if nothing were computed: forward and backward read the
+input three times and the gradient twice and write each once, 7 transfers of the tensor; inference
+needs 2. A transfer is timed as half a copy.
 
-"peak" is how far the memory in use rises during one step above what it was before, in sizes of the input tensor, with the rise of the loss alone
-subtracted: on TensorFlow as its allocator counts it, elsewhere as Linux does for the process (VmHWM; the smallest of several steps).
+"peak" is how far the memory in use rises during one step above what it was before, in sizes of the
+input tensor, with the rise of the loss alone subtracted: on TensorFlow as its allocator counts it,
+elsewhere as Linux does for the process (VmHWM; the smallest of several steps).
 """
 
 import argparse
@@ -29,20 +32,32 @@ from keras import layers, ops
 import keras_ic
 
 BACKEND = keras.backend.backend()
-SHAPES = {(64, 32, 32, 64): -1, (64, 8, 8, 256): -1, (256, 512): -1, (8, 56, 56, 256): -1, (64, 64, 32, 32): 1}
+SHAPES = {
+    (64, 32, 32, 64): -1,
+    (64, 8, 8, 256): -1,
+    (256, 512): -1,
+    (8, 56, 56, 256): -1,
+    (64, 64, 32, 32): 1,
+}
 MODES = {"tensorflow": ("graph", "xla"), "jax": ("jit",), "torch": ("eager",)}[BACKEND]
 RATE = 0.05
 TRANSFERS = {"training": 7, "inference": 2}
 
 
 def variants(axis, policy):
-    """By name, what turns an input into an output, given `training`; each with layers of its own."""
+    """By name, what turns an input into an output, given `training`; each with its own layers."""
     bn, bn_too = (layers.BatchNormalization(axis=axis, dtype=policy) for _ in range(2))
-    dropout, ic = layers.Dropout(RATE, dtype=policy, seed=0), keras_ic.IC(RATE, axis=axis, dtype=policy, seed=0)
+    dropout, ic = (
+        layers.Dropout(RATE, dtype=policy, seed=0),
+        keras_ic.IC(RATE, axis=axis, dtype=policy, seed=0),
+    )
     return {
         "loss alone": ([], lambda x, training: x * 1),
         "BN": ([bn], lambda x, training: bn(x, training=training)),
-        "BN+Dropout": ([bn_too, dropout], lambda x, training: dropout(bn_too(x, training=training), training=training)),
+        "BN+Dropout": (
+            [bn_too, dropout],
+            lambda x, training: dropout(bn_too(x, training=training), training=training),
+        ),
         "IC": ([ic], lambda x, training: ic(x, training=training)),
     }
 
@@ -68,7 +83,9 @@ def step_of(used, function, x, cotangents, mode, training):
         variables = [v for layer in used for v in layer.variables]
 
         def call(values, x):
-            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
+            with keras.StatelessScope(
+                state_mapping=list(zip(variables, values, strict=True))
+            ) as scope:
                 y = function(x, training)
             return (y * cotangents).sum(), [scope.get_current_value(v) for v in variables]
 
@@ -110,7 +127,9 @@ def seconds(steps, repeats):
 
 
 def peaks(steps, repeats=5):
-    """By how many bytes the memory in use rises during a step, the smallest rise of some; None where it cannot be told."""
+    """By how many bytes the memory in use rises during a step, the smallest rise of some; None
+    where it cannot be told.
+    """
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
@@ -144,15 +163,24 @@ def compare(shape, axis, policy, mode, repeats):
     """One row for training and one for inference."""
     dtype = keras.DTypePolicy(policy).compute_dtype
     random = np.random.default_rng(0)
-    x, cotangents = (ops.cast(ops.convert_to_tensor(random.normal(size=shape).astype("float32")), dtype) for _ in range(2))
+    x, cotangents = (
+        ops.cast(ops.convert_to_tensor(random.normal(size=shape).astype("float32")), dtype)
+        for _ in range(2)
+    )
     buffer = np.zeros(shape, "float32" if dtype == "float32" else "uint16")
     for what in ("training", "inference"):
-        steps = {name: step_of(used, function, x, cotangents, mode, what == "training") for name, (used, function) in variants(axis, policy).items()}
+        steps = {
+            name: step_of(used, function, x, cotangents, mode, what == "training")
+            for name, (used, function) in variants(axis, policy).items()
+        }
         steps["copy"] = buffer.copy
         took = seconds(steps, repeats)
         cost = {name: took[name] - took["loss alone"] for name in ("BN", "BN+Dropout", "IC")}
         rise = peaks(steps)
-        peak = {name: rise[name] and round((rise[name] - rise["loss alone"]) / buffer.nbytes, 2) for name in cost}
+        peak = {
+            name: rise[name] and round((rise[name] - rise["loss alone"]) / buffer.nbytes, 2)
+            for name in cost
+        }
         yield {
             "backend": BACKEND,
             "mode": mode,
@@ -160,7 +188,10 @@ def compare(shape, axis, policy, mode, repeats):
             "axis": axis,
             "policy": policy,
             "what": what,
-            "milliseconds": {name: round(1000 * value, 3) for name, value in {**cost, "loss alone": took["loss alone"]}.items()},
+            "milliseconds": {
+                name: round(1000 * value, 3)
+                for name, value in {**cost, "loss alone": took["loss alone"]}.items()
+            },
             "peak": peak,
             "floor": round(1000 * TRANSFERS[what] * took["copy"] / 2, 3),
             "IC / BN": round(cost["IC"] / cost["BN"], 3),
@@ -170,17 +201,30 @@ def compare(shape, axis, policy, mode, repeats):
 
 def table(rows):
     """The rows in Markdown."""
-    lines = ["| backend | shape, axis | policy | step | BN, ms | BN+Dropout, ms | IC, ms | floor, ms | IC / BN | IC / (BN+Dropout) |"]
+    lines = [
+        "| backend | shape, axis | policy | step | BN, ms | BN+Dropout, ms | IC, ms | floor, ms |"
+        " IC / BN | IC / (BN+Dropout) |"
+    ]
     lines[0] += " peak of BN, tensors | of BN+Dropout | of IC |"
     lines.append("| --- " * 13 + "|")
     for row in rows:
         ms = row["milliseconds"]
-        cells = [f"{row['backend']} {row['mode']}", f"{tuple(row['shape'])}, {row['axis']}", row["policy"], row["what"]]
-        cells += [f"{ms[name]:.2f}" for name in ("BN", "BN+Dropout", "IC")] + [f"{row['floor']:.2f}"]
+        cells = [
+            f"{row['backend']} {row['mode']}",
+            f"{tuple(row['shape'])}, {row['axis']}",
+            row["policy"],
+            row["what"],
+        ]
+        cells += [f"{ms[name]:.2f}" for name in ("BN", "BN+Dropout", "IC")] + [
+            f"{row['floor']:.2f}"
+        ]
         # What XLA fuses into the loss costs nothing, within the noise: no ratio of noise to noise.
         tells = min(ms["BN"], ms["IC"]) > 0.1 * ms["loss alone"]
         cells += [f"{row[name]:.2f}" if tells else "" for name in ("IC / BN", "IC / BN+Dropout")]
-        cells += ["" if row["peak"][name] is None else f"{row['peak'][name]:.2f}" for name in ("BN", "BN+Dropout", "IC")]
+        cells += [
+            "" if row["peak"][name] is None else f"{row['peak'][name]:.2f}"
+            for name in ("BN", "BN+Dropout", "IC")
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -189,7 +233,12 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--policies", nargs="+", default=["float32", "mixed_bfloat16"])
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
-    parser.add_argument("--shapes", type=int, default=len(SHAPES), help="how many of the shapes to run, the first of them")
+    parser.add_argument(
+        "--shapes",
+        type=int,
+        default=len(SHAPES),
+        help="how many of the shapes to run, the first of them",
+    )
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--out", type=Path, help="folder for layer-BACKEND.json")
     arguments = parser.parse_args(argv)
@@ -202,10 +251,17 @@ def main(argv=None):
     print(table(rows))
     if arguments.out:
         library = __import__(BACKEND)
-        versions = {"keras_ic": keras_ic.__version__, "keras": keras.__version__, BACKEND: library.__version__, "python": platform.python_version()}
+        versions = {
+            "keras_ic": keras_ic.__version__,
+            "keras": keras.__version__,
+            BACKEND: library.__version__,
+            "python": platform.python_version(),
+        }
         machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
         arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / f"layer-{BACKEND}.json").write_text(json.dumps({"versions": versions, "machine": machine, "rows": rows}, indent=1) + "\n")
+        (arguments.out / f"layer-{BACKEND}.json").write_text(
+            json.dumps({"versions": versions, "machine": machine, "rows": rows}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

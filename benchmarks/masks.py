@@ -1,11 +1,14 @@
-"""What a mask costs, drawn and put in, forward and backward: the layer's own way and others that were tried.
+"""What a mask costs, drawn and put in, forward and backward: the layer's own way and others that
+were tried.
 
     KERAS_BACKEND=tensorflow python -m benchmarks.masks --out benchmarks/results      # or jax
 
-A tensor of 1,048,576 values at a rate of 0.05. Figures are nanoseconds a value above a step without a mask, the fastest of many turns, since other
-work on the machine only ever adds to a time. "gaps" draws the distances between dropped positions, geometric in distribution, sums them up, and
-writes zeros there. "bytes" compares 8 random bits a value with a bound that 8 more, shared by 8 values, raise by one as often as the rate needs: the
-rate is as exact, but values that share are no longer quite independent. "compiled by XLA" is the layer's mask as an XLA cluster of its own.
+A tensor of 1,048,576 values at a rate of 0.05. Figures are nanoseconds a value above a step without
+a mask, the fastest of many turns, since other work on the machine only ever adds to a time. "gaps"
+draws the distances between dropped positions, geometric in distribution, sums them up, and writes
+zeros there. "bytes" compares 8 random bits a value with a bound that 8 more, shared by 8 values,
+raise by one as often as the rate needs: the rate is as exact, but values that share are no longer
+quite independent. "compiled by XLA" is the layer's mask as an XLA cluster of its own.
 """
 
 import argparse
@@ -33,14 +36,20 @@ def on_tensorflow():
     """By name, a function of a seed that takes a whole step."""
     import tensorflow as tf
 
-    x, cotangents = (tf.constant(np.random.default_rng(seed).normal(size=SHAPE).astype("float32")) for seed in range(2))
+    x, cotangents = (
+        tf.constant(np.random.default_rng(seed).normal(size=SHAPE).astype("float32"))
+        for seed in range(2)
+    )
 
     @tf.custom_gradient
     def without(y, positions):
         def put(values):
             zeros = tf.zeros(tf.shape(positions))
             flat = tf.raw_ops.TensorScatterUpdate(
-                tensor=tf.reshape(values, [-1]), indices=positions[:, None], updates=zeros, bad_indices_policy="IGNORE"
+                tensor=tf.reshape(values, [-1]),
+                indices=positions[:, None],
+                updates=zeros,
+                bad_indices_policy="IGNORE",
             )
             return tf.reshape(flat, SHAPE)
 
@@ -49,16 +58,22 @@ def on_tensorflow():
     def gaps(y, seed):
         count = int(SIZE * RATE + 6 * math.sqrt(SIZE * RATE) + 8)
         uniform = tf.random.stateless_uniform([count], seed, minval=2.0**-24)
-        return without(y, tf.cumsum(tf.cast(tf.math.log(uniform) / math.log1p(-RATE), tf.int32) + 1) - 1)
+        return without(
+            y, tf.cumsum(tf.cast(tf.math.log(uniform) / math.log1p(-RATE), tf.int32) + 1) - 1
+        )
 
     def drawn(seed):
         return kernels.draw(SHAPE, RATE, seed)
 
     def in_bytes(y, seed):
-        words = tf.random.stateless_uniform([SIZE // 4 + SIZE // 32], seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox")
+        words = tf.random.stateless_uniform(
+            [SIZE // 4 + SIZE // 32], seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+        )
         shared, *gates = tf.unstack(tf.reshape(tf.bitcast(words, tf.uint8), [9, SIZE // 8]))
         whole, part = divmod(drop_threshold(RATE), 256)
-        keep = tf.stack(gates) >= tf.constant(whole, tf.uint8) + tf.cast(shared < tf.constant(part, tf.uint8), tf.uint8)
+        keep = tf.stack(gates) >= tf.constant(whole, tf.uint8) + tf.cast(
+            shared < tf.constant(part, tf.uint8), tf.uint8
+        )
         return tf.where(tf.reshape(keep, SHAPE), y, 0.0)
 
     ways = {
@@ -68,7 +83,9 @@ def on_tensorflow():
         "stock dropout": lambda y, seed: tf.nn.experimental.stateless_dropout(y, RATE, seed),
         "gaps": gaps,
         "Philox, bytes": in_bytes,
-        "Philox, select, compiled by XLA": tf.function(lambda y, seed: tf.where(drawn(seed), y, 0.0), jit_compile=True, autograph=False),
+        "Philox, select, compiled by XLA": tf.function(
+            lambda y, seed: tf.where(drawn(seed), y, 0.0), jit_compile=True, autograph=False
+        ),
     }
 
     def step_of(way):
@@ -89,7 +106,10 @@ def on_jax():
     import jax
     import jax.numpy as jnp
 
-    x, cotangents = (jnp.asarray(np.random.default_rng(seed).normal(size=SHAPE).astype("float32")) for seed in range(2))
+    x, cotangents = (
+        jnp.asarray(np.random.default_rng(seed).normal(size=SHAPE).astype("float32"))
+        for seed in range(2)
+    )
 
     def from_words(words):
         halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(SHAPE)
@@ -97,7 +117,11 @@ def on_jax():
 
     def philox(seed):
         key = jnp.concatenate([seed, jnp.zeros(2, jnp.uint32)])
-        return from_words(jax.lax.rng_bit_generator(key, (SIZE // 2,), algorithm=jax.lax.RandomAlgorithm.RNG_PHILOX)[1])
+        return from_words(
+            jax.lax.rng_bit_generator(
+                key, (SIZE // 2,), algorithm=jax.lax.RandomAlgorithm.RNG_PHILOX
+            )[1]
+        )
 
     masks = {
         "no mask": None,
@@ -130,7 +154,11 @@ def main(argv=None):
             begin = time.perf_counter()
             step(number)
             fastest[name] = min(fastest[name], time.perf_counter() - begin)
-    cost = {name: round(1e9 * (seconds - fastest["no mask"]) / SIZE, 2) for name, seconds in fastest.items() if name != "no mask"}
+    cost = {
+        name: round(1e9 * (seconds - fastest["no mask"]) / SIZE, 2)
+        for name, seconds in fastest.items()
+        if name != "no mask"
+    }
     print(f"| mask, {BACKEND} | ns a value |\n| --- | --- |")
     for name, nanoseconds in cost.items():
         print(f"| {name} | {nanoseconds} |")

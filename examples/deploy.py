@@ -1,11 +1,14 @@
-"""From a network in IC form to the formats that networks are served in: folded, exported, and checked in the runtime of each format.
+"""From a network in IC form to the formats that networks are served in: folded, exported, and
+checked in the runtime of each format.
 
     python examples/deploy.py MODEL.keras --out deployed
-    python examples/deploy.py --out deployed              # without a model: a small one, trained on digits in a few seconds
+    python examples/deploy.py --out deployed              # without a model: a small one, trained on
+    digits in a few seconds
 
-Folding takes the IC, BatchNormalization and dropout layers out; see docs/deployment.md. Each format is then written by `model.export`, loaded by its
-own runtime, and compared with what Keras predicts; a format whose tools are not installed is left out with one line. `pip install '.[deploy]'`
-installs the tools of all of them. Exit code 1: an exported model computes something else.
+Folding takes the IC, BatchNormalization and dropout layers out; see docs/deployment.md. Each format
+is then written by `model.export`, loaded by its own runtime, and compared with what Keras predicts;
+a format whose tools are not installed is left out with one line. `pip install '.[deploy]'` installs
+the tools of all of them. Exit code 1: an exported model computes something else.
 """
 
 import argparse
@@ -66,7 +69,10 @@ def litert(model, x, folder):
     path = folder / "model.tflite"
     model.export(path, format="litert", verbose=False)
     interpreter = Interpreter(model_path=str(path))
-    given, wanted = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    given, wanted = (
+        interpreter.get_input_details()[0]["index"],
+        interpreter.get_output_details()[0]["index"],
+    )
     interpreter.resize_tensor_input(given, x.shape)
     interpreter.allocate_tensors()
     interpreter.set_tensor(given, x)
@@ -95,40 +101,67 @@ def openvino(model, x, folder):
     path = folder / "model.xml"
     model.export(str(path), format="openvino", verbose=False)
     # As it comes, OpenVINO computes in bfloat16 on processors that can.
-    return path, ov.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)[0]
+    return (
+        path,
+        ov.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)[0],
+    )
 
 
 def int8(model, x, folder):
-    """A Keras file with weights of 8 bits in its Dense layers. A copy is quantized: it cannot be undone."""
+    """A Keras file with weights of 8 bits in its Dense layers. A copy is quantized: it cannot be
+    undone.
+    """
     path = folder / "model_int8.keras"
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # one for each layer that has nothing to quantize
+        # One for each layer that has nothing to quantize.
+        warnings.simplefilter("ignore", UserWarning)
         copy.quantize("int8")
     copy.save(path)
-    return path, keras.ops.convert_to_numpy(keras.models.load_model(path, compile=False)(x, training=False))
+    return path, keras.ops.convert_to_numpy(
+        keras.models.load_model(path, compile=False)(x, training=False)
+    )
 
 
-FORMATS = {"saved_model": saved_model, "litert": litert, "onnx": onnx, "openvino": openvino, "int8": int8}
+FORMATS = {
+    "saved_model": saved_model,
+    "litert": litert,
+    "onnx": onnx,
+    "openvino": openvino,
+    "int8": int8,
+}
 # The Keras backends that export to a format, where these are not all.
-BACKENDS = {"saved_model": ("tensorflow", "jax"), "litert": ("tensorflow", "torch"), "openvino": ("tensorflow", "torch")}
+BACKENDS = {
+    "saved_model": ("tensorflow", "jax"),
+    "litert": ("tensorflow", "torch"),
+    "openvino": ("tensorflow", "torch"),
+}
 
 
 def deploy(model, folder, formats=tuple(FORMATS)):
-    """Folds and exports; returns by format how far its runtime is from Keras, relative to the largest output, or why it was left out."""
+    """Folds and exports; returns by format how far its runtime is from Keras, relative to the
+    largest output, or why it was left out.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     folded = keras_ic.fold(model)
     folded.save(folder / "model.keras")
-    x = np.random.default_rng(0).uniform(size=(4, *(size or 32 for size in folded.input_shape[1:]))).astype("float32")
+    x = (
+        np.random.default_rng(0)
+        .uniform(size=(4, *(size or 32 for size in folded.input_shape[1:])))
+        .astype("float32")
+    )
     expected = keras.ops.convert_to_numpy(model(x, training=False))
 
     def difference(outputs):
         return float(np.abs(np.asarray(outputs) - expected).max() / np.abs(expected).max())
 
     results = {"folded": difference(keras.ops.convert_to_numpy(folded(x, training=False)))}
-    print(f"folded into {folder / 'model.keras'}: {_count(model)} layers -> {_count(folded)}; differs by {results['folded']:.1e}")
+    print(
+        f"folded into {folder / 'model.keras'}: {_count(model)} layers -> {_count(folded)}; differs"
+        f" by {results['folded']:.1e}"
+    )
     for name in formats:
         backend = keras.backend.backend()
         if backend not in BACKENDS.get(name, (backend,)):
@@ -139,7 +172,10 @@ def deploy(model, folder, formats=tuple(FORMATS)):
             path, outputs = FORMATS[name](folded, x, folder)
         except ImportError as error:
             results[name] = f"left out: {error}"
-            print(f"{name} is left out, as its tools are not installed ({error}): pip install 'keras-ic[deploy]'")
+            print(
+                f"{name} is left out, as its tools are not installed ({error}): pip install"
+                " 'keras-ic[deploy]'"
+            )
             continue
         results[name] = difference(outputs)
         print(f"{name}: {path}; its runtime differs from Keras by {results[name]:.1e}")
@@ -152,17 +188,43 @@ def _count(model):
 
 def main(argv=None) -> int:
     """Runs the recipes; see the top of the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", metavar="MODEL.keras", help="a saved model with one input and one output (default: a small one)")
-    parser.add_argument("--out", default="runs/deployed", metavar="FOLDER", help="where to write (default: %(default)s)")
-    parser.add_argument("--formats", nargs="+", choices=list(FORMATS), default=list(FORMATS), metavar="FORMAT", help=f"of {', '.join(FORMATS)}")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL.keras",
+        help="a saved model with one input and one output (default: a small one)",
+    )
+    parser.add_argument(
+        "--out",
+        default="runs/deployed",
+        metavar="FOLDER",
+        help="where to write (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--formats",
+        nargs="+",
+        choices=list(FORMATS),
+        default=list(FORMATS),
+        metavar="FORMAT",
+        help=f"of {', '.join(FORMATS)}",
+    )
     arguments = parser.parse_args(argv)
     model = keras.models.load_model(arguments.model) if arguments.model else trained()
     if len(model.inputs) != 1 or len(model.outputs) != 1:
-        parser.error(f"the recipes are for models with one input and one output. Received: {len(model.inputs)} and {len(model.outputs)}")
+        parser.error(
+            "the recipes are for models with one input and one output. Received:"
+            f" {len(model.inputs)} and {len(model.outputs)}"
+        )
     results = deploy(model, arguments.out, arguments.formats)
     limits = {name: QUANTIZED_TOLERANCE if name == "int8" else TOLERANCE for name in results}
-    wrong = [name for name, value in results.items() if not isinstance(value, str) and not value <= limits[name]]
+    wrong = [
+        name
+        for name, value in results.items()
+        if not isinstance(value, str) and not value <= limits[name]
+    ]
     if wrong:
         print(f"These compute something else than Keras: {', '.join(wrong)}", file=sys.stderr)
     return 1 if wrong else 0

@@ -1,11 +1,15 @@
-"""Trains a network on ImageNet, on as many GPUs and machines as there are, in the usual order of layers or with IC layers.
+"""Trains a network on ImageNet, on as many GPUs and machines as there are, in the usual order of
+layers or with IC layers.
 
-    python examples/imagenet.py                                      (ResNet-50 with IC layers, 90 epochs, imagenet2012 of tensorflow-datasets)
-    python examples/imagenet.py --data /data/ILSVRC2012 --order usual     (a folder with train and val, of TFRecord shards or of synset folders)
-    python examples/imagenet.py --recipe small --model MobileNet --epochs 2     (to see that it works: a CPU, minutes)
+    python examples/imagenet.py                                      (ResNet-50 with IC layers, 90
+    epochs, imagenet2012 of tensorflow-datasets) python examples/imagenet.py --data /data/ILSVRC2012
+    --order usual     (a folder with train and val, of TFRecord shards or of synset folders) python
+    examples/imagenet.py --recipe small --model MobileNet --epochs 2     (to see that it works: a
+    CPU, minutes)
 
-On several machines, start it on each, with TF_CONFIG set or by `srun`; docs/imagenet.md shows how. Stopped in any way, also by kill -9 of any
-worker, it goes on where it was when it is started again. `keras-ic train --data imagenet2012` does the same with all the choices there are.
+On several machines, start it on each, with TF_CONFIG set or by `srun`; docs/imagenet.md shows how.
+Stopped in any way, also by kill -9 of any worker, it goes on where it was when it is started again.
+`keras-ic train --data imagenet2012` does the same with all the choices there are.
 """
 
 import argparse
@@ -20,23 +24,52 @@ from keras_ic import distribution, imagenet
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--data", default="imagenet2012", help="a set of tensorflow-datasets, or a folder that holds train and val")
-    parser.add_argument("--data-dir", help="folder of tensorflow-datasets, ~/tensorflow_datasets if not given")
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        default="imagenet2012",
+        help="a set of tensorflow-datasets, or a folder that holds train and val",
+    )
+    parser.add_argument(
+        "--data-dir", help="folder of tensorflow-datasets, ~/tensorflow_datasets if not given"
+    )
     parser.add_argument("--recipe", choices=list(imagenet.RECIPES), default="standard")
-    parser.add_argument("--model", default="resnet50", help="resnet50, resnet101, or a network of keras.applications")
+    parser.add_argument(
+        "--model",
+        default="resnet50",
+        help="resnet50, resnet101, or a network of keras.applications",
+    )
     parser.add_argument("--order", choices=["usual", "ic"], default="ic")
-    parser.add_argument("--rate", type=float, default=0.05, help="probability of the IC layers to drop a value")
+    parser.add_argument(
+        "--rate", type=float, default=0.05, help="probability of the IC layers to drop a value"
+    )
     parser.add_argument("--epochs", type=int, help="the recipe's, if not given")
-    parser.add_argument("--batch", type=int, help="images a step on all devices together; the recipe's, if not given")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        help="images a step on all devices together; the recipe's, if not given",
+    )
     parser.add_argument("--image-size", type=int, help="the recipe's, if not given")
     parser.add_argument("--strategy", choices=distribution.KINDS, default="auto")
     parser.add_argument("--out", type=Path, default=Path("runs/imagenet"))
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING)
 
-    given = {name: getattr(arguments, name) for name in ("epochs", "batch", "image_size") if getattr(arguments, name) is not None}
-    recipe = imagenet.named(arguments.recipe, data=arguments.data, model=arguments.model, order=arguments.order, rate=arguments.rate, **given)
+    given = {
+        name: getattr(arguments, name)
+        for name in ("epochs", "batch", "image_size")
+        if getattr(arguments, name) is not None
+    }
+    recipe = imagenet.named(
+        arguments.recipe,
+        data=arguments.data,
+        model=arguments.model,
+        order=arguments.order,
+        rate=arguments.rate,
+        **given,
+    )
     strategy = distribution.strategy(arguments.strategy)  # before anything else of TensorFlow
     try:
         lines = imagenet.run(recipe, arguments.out, strategy, arguments.data_dir)
@@ -44,7 +77,10 @@ def main(argv=None):
         print(f"stopped, start it again: {stop}", file=sys.stderr)
         return 75
     if lines:  # the chief's
-        print(f"top-1 {100 * lines[-1]['val_accuracy']:.2f} %, top-5 {100 * lines[-1]['val_top5']:.2f} %; {arguments.out / 'model.keras'}")
+        print(
+            f"top-1 {100 * lines[-1]['val_accuracy']:.2f} %, top-5"
+            f" {100 * lines[-1]['val_top5']:.2f} %; {arguments.out / 'model.keras'}"
+        )
     return 0
 
 

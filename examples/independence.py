@@ -2,9 +2,11 @@
 
     python examples/independence.py --out docs/results/independence
 
-A small network in the IC order is trained on scikit-learn's scanned digits. The outputs of its second convolution, behind the ReLU, then go through
-dropout at several keep probabilities p, in three forms: as they are, shifted by a constant, and normalized as the IC layer does. `keras_ic.measure`
-tells what is left of the correlation and of the mutual information of the channels. Where the theorem holds, that is p and p squared.
+A small network in the IC order is trained on scikit-learn's scanned digits. The outputs of its
+second convolution, behind the ReLU, then go through dropout at several keep probabilities p, in
+three forms: as they are, shifted by a constant, and normalized as the IC layer does.
+`keras_ic.measure` tells what is left of the correlation and of the mutual information of the
+channels. Where the theorem holds, that is p and p squared.
 """
 
 import argparse
@@ -49,7 +51,11 @@ def trained(seed, epochs):
             layers.Dense(10),
         ]
     )
-    model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    model.compile(
+        keras.optimizers.Adam(1e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
     model.fit(x, y, batch_size=32, epochs=epochs, verbose=0)
     return model, model.evaluate(x_test, y_test, verbose=0)[1], x
 
@@ -72,13 +78,15 @@ def measured(seed, epochs, rows):
     found = []
     for form in FORMS:
         for keep in KEEP:
-            # All images are one batch: normalized with one mean and one variance, so that nothing but the dropout differs.
+            # All images are one batch: normalized with one mean and one variance, so that nothing
+            # but the dropout differs.
             options = {"batch_size": len(x), "rows": rows, "pairs": 200, "verbose": 0}
             report = keras_ic.measure(probe(activations, form, keep, seed), activations, **options)
             row = next(row for row in report.to_dict()["rows"] if row["mode"] == "training")
             found.append({"seed": seed, "form": form, "keep": keep, **row})
             print(
-                f"seed {seed}, {form}, p = {keep}: correlation {row['correlation']:.4f}, information {row['mutual_information']:.4f}",
+                f"seed {seed}, {form}, p = {keep}: correlation {row['correlation']:.4f},"
+                f" information {row['mutual_information']:.4f}",
                 flush=True,
             )
     zeros = float((activations == 0).mean())
@@ -98,15 +106,29 @@ def ratios(record, form, name):
 
 def table(record):
     """The ratios as a Markdown table: mean over the seeds, and half the range."""
-    header = ["p", *(f"correlation, {form}" for form in FORMS), "p²", *(f"information, {form}" for form in FORMS)]
+    header = [
+        "p",
+        *(f"correlation, {form}" for form in FORMS),
+        "p²",
+        *(f"information, {form}" for form in FORMS),
+    ]
     lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
-    left = {(form, name): ratios(record, form, name) for form in FORMS for name in ("correlation", "mutual_information")}
+    left = {
+        (form, name): ratios(record, form, name)
+        for form in FORMS
+        for name in ("correlation", "mutual_information")
+    }
 
     def cells(name, index):
-        return [f"{statistics.mean(v):.3f} ± {(max(v) - min(v)) / 2:.3f}" for v in (left[form, name][index] for form in FORMS)]
+        return [
+            f"{statistics.mean(v):.3f} ± {(max(v) - min(v)) / 2:.3f}"
+            for v in (left[form, name][index] for form in FORMS)
+        ]
 
     for index, keep in enumerate(KEEP):
-        lines.append(f"| {' | '.join([f'{keep:g}', *cells('correlation', index), f'{keep**2:.4g}', *cells('mutual_information', index)])} |")
+        row = [f"{keep:g}", *cells("correlation", index)]
+        row += [f"{keep**2:.4g}", *cells("mutual_information", index)]
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
@@ -116,34 +138,71 @@ def figure(record, path):
 
     canvas = Figure(figsize=(11, 5), layout="constrained")
     for axes, name, power, title in zip(
-        canvas.subplots(1, 2), ("correlation", "mutual_information"), (1, 2), ("Correlation against p", "Mutual information against p²"), strict=True
+        canvas.subplots(1, 2),
+        ("correlation", "mutual_information"),
+        (1, 2),
+        ("Correlation against p", "Mutual information against p²"),
+        strict=True,
     ):
         expected = np.array(KEEP) ** power
-        axes.plot(expected, expected, color="black", linestyle="--", linewidth=1, zorder=3, label="the theorem")
+        axes.plot(
+            expected,
+            expected,
+            color="black",
+            linestyle="--",
+            linewidth=1,
+            zorder=3,
+            label="the theorem",
+        )
         for form, label in FORMS.items():
             left = np.array(ratios(record, form, name))
             axes.plot(expected, left.mean(1), color=COLOURS[form], marker="o", label=label)
-            axes.fill_between(expected, left.min(1), left.max(1), color=COLOURS[form], alpha=0.2, linewidth=0)
+            axes.fill_between(
+                expected, left.min(1), left.max(1), color=COLOURS[form], alpha=0.2, linewidth=0
+            )
         axes.set(xlabel="p" if power == 1 else "p²", ylabel="share that is left", title=title)
         axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     seeds = len(record["runs"])
-    canvas.suptitle(f"Outputs of a trained convolution behind dropout of keep probability p: mean and range of {seeds} seeds")
+    canvas.suptitle(
+        "Outputs of a trained convolution behind dropout of keep probability p: mean and range of"
+        f" {seeds} seeds"
+    )
     canvas.savefig(path, dpi=120)
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=5, help="epochs of training (default: 5)")
-    parser.add_argument("--seeds", type=int, default=3, help="how many networks to train (default: 3)")
-    parser.add_argument("--rows", type=int, default=40_000, help="positions to look at (default: 40000)")
-    parser.add_argument("--out", type=Path, default=Path("runs/independence"), help="folder for the record and the figure (default: %(default)s)")
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="how many networks to train (default: 3)"
+    )
+    parser.add_argument(
+        "--rows", type=int, default=40_000, help="positions to look at (default: 40000)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/independence"),
+        help="folder for the record and the figure (default: %(default)s)",
+    )
     arguments = parser.parse_args(argv)
     if min(arguments.epochs, arguments.seeds) < 1 or arguments.rows < 2:
         parser.error("--epochs and --seeds must be at least 1, --rows at least 2")
     runs = [measured(seed, arguments.epochs, arguments.rows) for seed in range(arguments.seeds)]
-    versions = {"keras": keras.__version__, "backend": keras.backend.backend(), "numpy": np.__version__, "keras_ic": keras_ic.__version__}
-    record = {"epochs": arguments.epochs, "rows": arguments.rows, "shift": SHIFT, "versions": versions, "runs": runs}
+    versions = {
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "numpy": np.__version__,
+        "keras_ic": keras_ic.__version__,
+    }
+    record = {
+        "epochs": arguments.epochs,
+        "rows": arguments.rows,
+        "shift": SHIFT,
+        "versions": versions,
+        "runs": runs,
+    }
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "record.json").write_text(json.dumps(record, indent=1) + "\n")
     figure(record, arguments.out / "theorem.png")

@@ -5,8 +5,10 @@
 The images are scikit-learn's 1,797 scanned digits, so nothing is downloaded. The three ways are
 
 - usual: convolution, BatchNorm, ReLU;
-- IC: convolution, ReLU, IC, so that each weight layer but the first reads normalized, slightly dropped-out inputs;
-- IC, rate 0: the same without dropout, which tells what the moved BatchNorm does from what the dropout does.
+- IC: convolution, ReLU, IC, so that each weight layer but the first reads normalized, slightly
+  dropped-out inputs;
+- IC, rate 0: the same without dropout, which tells what the moved BatchNorm does from what the
+  dropout does.
 
 It prints a table, draws the curves, and saves the IC model, loads it back and predicts again.
 """
@@ -27,7 +29,9 @@ import keras_ic
 from keras_ic import data
 
 WAYS = ("usual", "IC", "IC, rate 0")
-MOMENTUM = 0.9  # An epoch has 29 steps; Keras's 0.99 would have the statistics lag behind by more than three epochs.
+# An epoch has 29 steps; Keras's 0.99 would have the statistics lag behind by more than three
+# epochs.
+MOMENTUM = 0.9
 COLOURS = {"usual": "#6c757d", "IC": "#d1495b", "IC, rate 0": "#00798c"}
 
 
@@ -73,7 +77,15 @@ def run(way, seed, arguments, images, bar):
     keras.utils.set_random_seed(seed)
     model = network(way, arguments.rate)
     watch = Watch(bar, way)
-    history = model.fit(x, y, batch_size=32, epochs=arguments.epochs, validation_data=test, callbacks=[watch], verbose=0).history
+    history = model.fit(
+        x,
+        y,
+        batch_size=32,
+        epochs=arguments.epochs,
+        validation_data=test,
+        callbacks=[watch],
+        verbose=0,
+    ).history
     return model, {
         "way": way,
         "seed": seed,
@@ -96,13 +108,18 @@ def table(record):
         return next((epoch for epoch, accuracy in enumerate(curve, 1) if accuracy >= goal), None)
 
     lines = [
-        f"| network | epochs to the usual network's final {100 * goal:.2f} %, each seed | best test accuracy, % | final test accuracy, % "
-        "| change from epoch to epoch after the first quarter, points | time a step, ms |",
+        (
+            f"| network | epochs to the usual network's final {100 * goal:.2f} %, each seed | best"
+            " test accuracy, % | final test accuracy, % | change from epoch to epoch after the"
+            " first quarter, points | time a step, ms |"
+        ),
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for way, its in runs.items():
         # Not the steep beginning, where every change is progress.
-        change = statistics.mean(100 * np.abs(np.diff(r["accuracy"][len(r["accuracy"]) // 4 :])).mean() for r in its)
+        change = statistics.mean(
+            100 * np.abs(np.diff(r["accuracy"][len(r["accuracy"]) // 4 :])).mean() for r in its
+        )
         epochs = ", ".join(str(first(r["accuracy"]) or "never") for r in its)
         cells = [
             way,
@@ -132,13 +149,29 @@ def figure(record, path):
                 epochs = np.arange(1, curves.shape[1] + 1)
                 axes.plot(epochs, curves.mean(0), color=COLOURS[way], linewidth=2.2, label=way)
                 axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-                axes.fill_between(epochs, curves.min(0), curves.max(0), color=COLOURS[way], alpha=0.15, linewidth=0)
+                axes.fill_between(
+                    epochs,
+                    curves.min(0),
+                    curves.max(0),
+                    color=COLOURS[way],
+                    alpha=0.15,
+                    linewidth=0,
+                )
         final = 100 * np.array([r["accuracy"] for r in record["runs"]])
-        left.set(xlabel="epoch", ylabel="test accuracy, %", ylim=(max(np.quantile(final, 0.1) - 2, 0), 100.2), title="Test accuracy")
+        left.set(
+            xlabel="epoch",
+            ylabel="test accuracy, %",
+            ylim=(max(np.quantile(final, 0.1) - 2, 0), 100.2),
+            title="Test accuracy",
+        )
         right.set(xlabel="epoch", ylabel="training loss", yscale="log", title="Training loss")
         left.legend(frameon=False, loc="lower right")
         seeds = len({r["seed"] for r in record["runs"]})
-        canvas.suptitle(f"1,797 scanned digits, one small network in three orders: mean and range of {seeds} seeds", fontsize=14)
+        canvas.suptitle(
+            f"1,797 scanned digits, one small network in three orders: mean and range of {seeds}"
+            " seeds",
+            fontsize=14,
+        )
         canvas.savefig(path, dpi=150)
         pyplot.close(canvas)
 
@@ -147,7 +180,9 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=20, help="epochs of each run (default: 20)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each network (default: 3)")
-    parser.add_argument("--rate", type=float, default=0.05, help="the probability to drop a value (default: 0.05)")
+    parser.add_argument(
+        "--rate", type=float, default=0.05, help="the probability to drop a value (default: 0.05)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"))
     arguments = parser.parse_args(argv)
     if arguments.epochs < 4 or arguments.seeds < 1 or not 0 <= arguments.rate < 1:
@@ -162,8 +197,17 @@ def main(argv=None):
             models[way], result = run(way, seed, arguments, images, bar)
             runs.append(result)
 
-    versions = {"keras": keras.__version__, "keras_ic": keras_ic.__version__, "backend": keras.backend.backend()}
-    record = {"epochs": arguments.epochs, "rate": arguments.rate, "versions": versions, "runs": runs}
+    versions = {
+        "keras": keras.__version__,
+        "keras_ic": keras_ic.__version__,
+        "backend": keras.backend.backend(),
+    }
+    record = {
+        "epochs": arguments.epochs,
+        "rate": arguments.rate,
+        "versions": versions,
+        "runs": runs,
+    }
     (arguments.out / "record.json").write_text(json.dumps(record, indent=1) + "\n")
     figure(record, arguments.out / "curves.png")
     print(f"\n{table(record)}\n")
@@ -172,8 +216,14 @@ def main(argv=None):
     model.save(arguments.out / "ic.keras")
     loaded = keras.models.load_model(arguments.out / "ic.keras")
     difference = np.abs(loaded.predict(x, verbose=0) - model.predict(x, verbose=0)).max()
-    print(f"The IC model, saved and loaded, predicts the same: the largest difference is {difference:g}.")
-    print(f"Figure: {arguments.out / 'curves.png'}; record: {arguments.out / 'record.json'}; model: {arguments.out / 'ic.keras'}")
+    print(
+        "The IC model, saved and loaded, predicts the same: the largest difference is"
+        f" {difference:g}."
+    )
+    print(
+        f"Figure: {arguments.out / 'curves.png'}; record: {arguments.out / 'record.json'}; model:"
+        f" {arguments.out / 'ic.keras'}"
+    )
     return 0
 
 

@@ -1,8 +1,10 @@
-"""The Independent-Component layer for Keras 3: BatchNorm and a little dropout in front of each weight layer (Chen et al., 2019)."""
+"""The Independent-Component layer for Keras 3: BatchNorm and a little dropout in front of each
+weight layer (Chen et al., 2019).
+"""
 
-from keras_ic import applications, data, distribution, experiments, files, imagenet, tuning
+from keras_ic import applications, data, distribution, experiments, imagenet, saving, tuning
 from keras_ic.independence import IndependenceMonitor, measure
-from keras_ic.layer import IC, IndependentComponent
+from keras_ic.layers.independent_component import IC, IndependentComponent
 from keras_ic.surgery import calibrate, fold, plan, recalibrate, rewrite
 from keras_ic.uncertainty import predict_with_uncertainty
 from keras_ic.version import __version__
@@ -17,7 +19,6 @@ __all__ = [
     "data",
     "distribution",
     "experiments",
-    "files",
     "fold",
     "imagenet",
     "measure",
@@ -25,5 +26,6 @@ __all__ = [
     "predict_with_uncertainty",
     "recalibrate",
     "rewrite",
+    "saving",
     "tuning",
 ]

@@ -1,6 +1,8 @@
-"""The command line, `keras-ic` and `python -m keras_ic`. Each verb is a thin call of one public function.
+"""The command line, `keras-ic` and `python -m keras_ic`. Each verb is a thin call of one public
+function.
 
-Exit codes: 0 done; 2 the user can mend it (one line on stderr); 75 stopped by a signal with everything saved; 1 anything else.
+Exit codes: 0 done; 2 the user can mend it (one line on stderr); 75 stopped by a signal with
+everything saved; 1 anything else.
 """
 
 import argparse
@@ -12,10 +14,10 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_ic import files, training
+from keras_ic import saving, training
 from keras_ic.data import MissingDataError
-from keras_ic.extras import needed
 from keras_ic.tuning import command as tuning_command
+from keras_ic.utils.lazy_imports import needed
 from keras_ic.version import __version__
 
 MENDABLE = 2
@@ -31,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb.
 
     Args:
-        argv: The arguments, without the name of the program. Defaults to `None`: those of the process.
+        argv: The arguments, without the name of the program. Defaults to `None`: those of the
+            process.
 
     Returns:
         The exit code.
@@ -44,9 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from keras_ic.cli import main
 
     path = pathlib.Path(tempfile.mkdtemp(), "model.keras")
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(2)])
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(2)]
+    )
     model.save(path)
-    assert main(["rewrite", str(path), "--weights", "preserve", "-o", str(path.with_name("ic.keras"))]) == 0
+    assert (
+        main(["rewrite", str(path), "--weights", "preserve", "-o", str(path.with_name("ic.keras"))])
+        == 0
+    )
     assert path.with_name("ic.keras").exists()
     ```
     """
@@ -64,39 +72,132 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="keras-ic", description="The Independent-Component layer for Keras: BatchNorm and a little dropout before each weight layer."
+        prog="keras-ic",
+        description=(
+            "The Independent-Component layer for Keras: BatchNorm and a little dropout before each"
+            " weight layer."
+        ),
     )
-    parser.add_argument("--version", action="version", version=f"keras_ic {__version__}, Keras {keras.__version__} on {keras.backend.backend()}")
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"keras_ic {__version__}, Keras {keras.__version__} on {keras.backend.backend()}",
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    plan = _model_verb(verbs, "plan", _plan, "show what `rewrite` would do to a model", "also write the plan as JSON")
-    rewrite = _model_verb(verbs, "rewrite", _rewrite, "rewrite a model into its IC form", "where to write it; defaults to MODEL_ic.keras")
-    _model_verb(verbs, "fold", _fold, "fold normalizations into weights, for inference", "where to write it; defaults to MODEL_folded.keras")
-    _model_verb(verbs, "inspect", _inspect, "list weight layers, IC layers and BatchNormalization layers of a model", "also write the list as JSON")
-    measure = _model_verb(verbs, "measure", _measure, "tell how independent the inputs of each weight layer are", "also write the numbers as JSON")
-    images = "the images to run: the test images of digits, cifar10 or cifar100, or the array `x` of a file"
-    measure.add_argument("--data", required=True, metavar="digits|cifar10|cifar100|FILE.npz", help=images)
-    measure.add_argument("--standardize", action="store_true", help="standardize test images by the training images, as `keras-ic train` does")
-    measure.add_argument("--data-dir", metavar="DIR", help="folder of tensorflow-datasets (default: its own, ~/tensorflow_datasets)")
+    plan = _model_verb(
+        verbs,
+        "plan",
+        _plan,
+        "show what `rewrite` would do to a model",
+        "also write the plan as JSON",
+    )
+    rewrite = _model_verb(
+        verbs,
+        "rewrite",
+        _rewrite,
+        "rewrite a model into its IC form",
+        "where to write it; defaults to MODEL_ic.keras",
+    )
+    _model_verb(
+        verbs,
+        "fold",
+        _fold,
+        "fold normalizations into weights, for inference",
+        "where to write it; defaults to MODEL_folded.keras",
+    )
+    _model_verb(
+        verbs,
+        "inspect",
+        _inspect,
+        "list weight layers, IC layers and BatchNormalization layers of a model",
+        "also write the list as JSON",
+    )
+    measure = _model_verb(
+        verbs,
+        "measure",
+        _measure,
+        "tell how independent the inputs of each weight layer are",
+        "also write the numbers as JSON",
+    )
+    images = (
+        "the images to run: the test images of digits, cifar10 or cifar100, or the array `x` of a"
+        " file"
+    )
+    measure.add_argument(
+        "--data", required=True, metavar="digits|cifar10|cifar100|FILE.npz", help=images
+    )
+    measure.add_argument(
+        "--standardize",
+        action="store_true",
+        help="standardize test images by the training images, as `keras-ic train` does",
+    )
+    measure.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="folder of tensorflow-datasets (default: its own, ~/tensorflow_datasets)",
+    )
     measure.add_argument("--steps", type=int, help="how many batches to read (default: all)")
-    measure.add_argument("--batch", type=int, default=32, help="the size of a batch (default: %(default)s)")
-    measure.add_argument("--seed", type=int, default=0, help="chooses channels, positions and pairs (default: %(default)s)")
+    measure.add_argument(
+        "--batch", type=int, default=32, help="the size of a batch (default: %(default)s)"
+    )
+    measure.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="chooses channels, positions and pairs (default: %(default)s)",
+    )
     measure.add_argument("--plot", metavar="FILE", help="also draw a figure")
     training.add(verbs)
     what = "make a table and figures of the records found in folders"
     report = verbs.add_parser("report", help=what, description=what)
-    report.add_argument("folders", nargs="+", metavar="DIR", help="folders of runs, or folders that contain them")
-    report.add_argument("--out", required=True, metavar="FOLDER", help="where to write table.md, summary.json and the figures")
+    report.add_argument(
+        "folders", nargs="+", metavar="DIR", help="folders of runs, or folders that contain them"
+    )
+    report.add_argument(
+        "--out",
+        required=True,
+        metavar="FOLDER",
+        help="where to write table.md, summary.json and the figures",
+    )
     report.set_defaults(run=_report)
     tuning_command.add(verbs)
     for verb in (plan, rewrite):
-        verb.add_argument("--rate", type=float, default=0.05, help="probability to drop a value, from 0 to below 1 (default: %(default)s)")
         verb.add_argument(
-            "--weights", default="fresh", help="fresh, copy, or preserve, which keeps the function of the model at inference (default: %(default)s)"
+            "--rate",
+            type=float,
+            default=0.05,
+            help="probability to drop a value, from 0 to below 1 (default: %(default)s)",
         )
-        verb.add_argument("--normalization", default="remove", help="remove or keep the BatchNormalization layers (default: %(default)s)")
-        verb.add_argument("--bias", default="repair", help="repair or leave layers that lose their BatchNormalization (default: %(default)s)")
-        verb.add_argument("--no-share", dest="share", action="store_false", help="give each weight layer an IC layer of its own")
-        verb.add_argument("--no-skip-first", dest="skip_first", action="store_false", help="put IC layers on the raw input too")
+        verb.add_argument(
+            "--weights",
+            default="fresh",
+            help=(
+                "fresh, copy, or preserve, which keeps the function of the model at inference"
+                " (default: %(default)s)"
+            ),
+        )
+        verb.add_argument(
+            "--normalization",
+            default="remove",
+            help="remove or keep the BatchNormalization layers (default: %(default)s)",
+        )
+        verb.add_argument(
+            "--bias",
+            default="repair",
+            help="repair or leave layers that lose their BatchNormalization (default: %(default)s)",
+        )
+        verb.add_argument(
+            "--no-share",
+            dest="share",
+            action="store_false",
+            help="give each weight layer an IC layer of its own",
+        )
+        verb.add_argument(
+            "--no-skip-first",
+            dest="skip_first",
+            action="store_false",
+            help="put IC layers on the raw input too",
+        )
     return parser
 
 
@@ -109,14 +210,17 @@ def _model_verb(verbs, name: str, run, what: str, output: str) -> argparse.Argum
 
 
 def _policy(arguments) -> dict:
-    return {name: getattr(arguments, name) for name in ("rate", "weights", "normalization", "bias", "share", "skip_first")}
+    return {
+        name: getattr(arguments, name)
+        for name in ("rate", "weights", "normalization", "bias", "share", "skip_first")
+    }
 
 
 def _plan(arguments) -> None:
     from keras_ic import surgery
 
     _checked_output("-o", arguments.output, arguments.model)
-    plan = surgery.plan(files.load_model(arguments.model), **_policy(arguments))
+    plan = surgery.plan(saving.load_model(arguments.model), **_policy(arguments))
     _write_json(arguments.output, plan.to_dict())
     print(plan)
 
@@ -126,7 +230,7 @@ def _rewrite(arguments) -> None:
 
     source = pathlib.Path(arguments.model)
     target = _target(source, arguments.output, "ic")
-    files.save_model(surgery.rewrite(files.load_model(source), **_policy(arguments)), target)
+    saving.save_model(surgery.rewrite(saving.load_model(source), **_policy(arguments)), target)
     print(target)
 
 
@@ -135,9 +239,9 @@ def _fold(arguments) -> None:
 
     source = pathlib.Path(arguments.model)
     target = _target(source, arguments.output, "folded")
-    model = files.load_model(source)
+    model = saving.load_model(source)
     folded = surgery.fold(model)
-    files.save_model(folded, target)
+    saving.save_model(folded, target)
     print(surgery.plan_fold(model))
     print(target)
 
@@ -146,25 +250,34 @@ def _target(source: pathlib.Path, output: str | None, suffix: str) -> pathlib.Pa
     target = pathlib.Path(output) if output else source.with_name(f"{source.stem}_{suffix}.keras")
     _checked_output("-o", target, source)
     if target.suffix != ".keras":
-        raise ValueError(f"The name of a model file must end in `.keras`. Received: {str(target)!r}")
+        raise ValueError(
+            f"The name of a model file must end in `.keras`. Received: {str(target)!r}"
+        )
     return target
 
 
-def _checked_output(option: str, path: str | pathlib.Path | None, *sources: str | pathlib.Path) -> None:
+def _checked_output(
+    option: str, path: str | pathlib.Path | None, *sources: str | pathlib.Path
+) -> None:
     """Refuses a file that the command itself reads, and one in a folder that is not there."""
     if path is None:
         return
     if pathlib.Path(path).resolve() in [pathlib.Path(source).resolve() for source in sources]:
-        raise ValueError(f"What is written needs a file of its own; give another name with {option}. Received: {str(path)!r}")
+        raise ValueError(
+            f"What is written needs a file of its own; give another name with {option}. Received:"
+            f" {str(path)!r}"
+        )
     if not pathlib.Path(path).parent.is_dir():
-        raise ValueError(f"There is no such folder to write to; make it first. Received: {str(path)!r}")
+        raise ValueError(
+            f"There is no such folder to write to; make it first. Received: {str(path)!r}"
+        )
 
 
 def _inspect(arguments) -> None:
     from keras_ic.surgery import report
 
     _checked_output("-o", arguments.output, arguments.model)
-    model = files.load_model(arguments.model)
+    model = saving.load_model(arguments.model)
     _write_json(arguments.output, [dataclasses.asdict(row) for row in report.inspect(model)])
     print(report.text(model))
 
@@ -173,20 +286,34 @@ def _measure(arguments) -> None:
     from keras_ic import independence
 
     _checked_output("-o", arguments.output, arguments.model, arguments.data)
-    _checked_output("--plot", arguments.plot, arguments.model, arguments.data, *([arguments.output] if arguments.output else []))
+    _checked_output(
+        "--plot",
+        arguments.plot,
+        arguments.model,
+        arguments.data,
+        *([arguments.output] if arguments.output else []),
+    )
     if arguments.plot is not None:
         if not pathlib.Path(arguments.plot).suffix:
-            raise ValueError(f"The ending of `--plot` chooses the format of the figure; give it one, as .png. Received: {arguments.plot!r}")
+            raise ValueError(
+                "The ending of `--plot` chooses the format of the figure; give it one, as .png."
+                f" Received: {arguments.plot!r}"
+            )
         try:
             needed("matplotlib.figure", "Matplotlib", "plot")
         except ImportError as error:
             raise ValueError(f"{error} Received: --plot {arguments.plot}") from error
-    model, inputs = files.load_model(arguments.model), _inputs(arguments.data, arguments.standardize, arguments.data_dir)
-    report = independence.measure(model, inputs, arguments.steps, batch_size=arguments.batch, seed=arguments.seed, verbose=0)
+    model, inputs = (
+        saving.load_model(arguments.model),
+        _inputs(arguments.data, arguments.standardize, arguments.data_dir),
+    )
+    report = independence.measure(
+        model, inputs, arguments.steps, batch_size=arguments.batch, seed=arguments.seed, verbose=0
+    )
     print(report)
     _write_json(arguments.output, report.to_dict())
     if arguments.plot is not None:
-        with files.replacing(arguments.plot) as new:
+        with saving.replacing(arguments.plot) as new:
             report.plot(new)
 
 
@@ -212,18 +339,30 @@ def _inputs(name: str, standardize: bool, data_dir: str | None):
         mean, std = data.channel_statistics(train) if standardize else (0, 1)
         return ((test - mean) / std).astype("float32")
     if not name.endswith(".npz"):
-        raise ValueError(f"`--data` must be {', '.join(data.CLASSES)} or a file that ends in `.npz`. Received: {name!r}")
+        raise ValueError(
+            f"`--data` must be {', '.join(data.CLASSES)} or a file that ends in `.npz`. Received:"
+            f" {name!r}"
+        )
     if standardize:
-        raise ValueError(f"`--standardize` is for {', '.join(data.CLASSES)}; standardize the array in the file yourself. Received: {name!r}")
+        raise ValueError(
+            f"`--standardize` is for {', '.join(data.CLASSES)}; standardize the array in the file"
+            f" yourself. Received: {name!r}"
+        )
     try:
         with open(name, "rb") as file, np.load(file) as archive:
             array = archive["x"]
     except FileNotFoundError:
         raise
-    except Exception as error:  # What is no archive, or is a damaged one, makes NumPy and zipfile raise nearly anything.
-        raise ValueError(f"The file must be a sound `.npz` archive with an array named x. Received: {name!r}") from error
+    # What is no archive, or is a damaged one, makes NumPy and zipfile raise nearly anything.
+    except Exception as error:
+        raise ValueError(
+            f"The file must be a sound `.npz` archive with an array named x. Received: {name!r}"
+        ) from error
     if array.ndim == 0 or array.dtype.kind not in "uifb":
-        raise ValueError(f"The array x in the file must hold numbers, one example a row. Received: {array.dtype} of shape {array.shape} in {name!r}")
+        raise ValueError(
+            f"The array x in the file must hold numbers, one example a row. Received: {array.dtype}"
+            f" of shape {array.shape} in {name!r}"
+        )
     return array
 
 
@@ -232,7 +371,8 @@ def _write_json(path: str | None, value) -> None:
         return
     text = json.dumps(value, indent=2) + "\n"
     if pathlib.Path(path).exists() and not pathlib.Path(path).is_file():
-        pathlib.Path(path).write_text(text, encoding="utf-8")  # a pipe or a device, as /dev/stdout, is not to be replaced
+        # A pipe or a device, as /dev/stdout, is not to be replaced.
+        pathlib.Path(path).write_text(text, encoding="utf-8")
         return
-    with files.replacing(path) as new:
+    with saving.replacing(path) as new:
         new.write_text(text, encoding="utf-8")

@@ -1,4 +1,6 @@
-"""Monte-Carlo prediction: samples of a model's outputs with dropout on, their mean and their spread."""
+"""Monte-Carlo prediction: samples of a model's outputs with dropout on, their mean and their
+spread.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,46 +11,56 @@ import numpy as np
 from keras import layers
 
 from keras_ic import kernels
-from keras_ic.layer import IndependentComponent
+from keras_ic.layers.independent_component import IndependentComponent
 from keras_ic.surgery.watching import replaced_calls
-from keras_ic.validation import checked_int, checked_model
+from keras_ic.utils.validation import checked_int, checked_model
 
 SPATIAL = (layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D)
 STOCK_CALLS = {kind.call for kind in (layers.Dropout, *SPATIAL)}
 
 
 class Prediction(NamedTuple):
-    """Mean and standard deviation over the samples, each of the structure and shapes of `model.predict(x)`."""
+    """Mean and standard deviation over the samples, each of the structure and shapes of
+    `model.predict(x)`.
+    """
 
     mean: Any
     std: Any
 
 
-def predict_with_uncertainty(model: keras.Model, x: Any, samples: int = 20, batch_size: int = 32, seed: int = 0) -> Prediction:
-    """Predicts several times with dropout on, and returns the mean and the spread of the predictions.
+def predict_with_uncertainty(
+    model: keras.Model, x: Any, samples: int = 20, batch_size: int = 32, seed: int = 0
+) -> Prediction:
+    """Predicts several times with dropout on, and returns the mean and the spread of the
+    predictions.
 
-    Each sample draws new masks in all IC layers and in stock Dropout and SpatialDropout layers, while all moving statistics stay those of
-    inference. For a model that ends in a softmax, the mean is the averaged probability, which is what to compare with labels; for one that ends in
-    logits, it is the mean of the logits. The spread is a measure of how much the weights left open what to predict (Gal and Ghahramani, 2016): it is
-    larger for inputs unlike those of the training, but it is no error bar until it has been compared with errors on data put aside.
+    Each sample draws new masks in all IC layers and in stock Dropout and SpatialDropout layers,
+    while all moving statistics stay those of inference. For a model that ends in a softmax, the
+    mean is the averaged probability, which is what to compare with labels; for one that ends in
+    logits, it is the mean of the logits. The spread is a measure of how much the weights left open
+    what to predict (Gal and Ghahramani, 2016): it is larger for inputs unlike those of the
+    training, but it is no error bar until it has been compared with errors on data put aside.
 
-    The model is left exactly as it was, also after an exception or an interruption: weights, random streams, flags and compiled functions. A frozen
-    IC layer drops too, as `monte_carlo` says, and so does the Dropout inside `MultiHeadAttention`; recurrent layers run as at inference.
+    The model is left exactly as it was, also after an exception or an interruption: weights, random
+    streams, flags and compiled functions. A frozen IC layer drops too, as `monte_carlo` says, and
+    so does the Dropout inside `MultiHeadAttention`; recurrent layers run as at inference.
 
     Args:
         model: A built model with an IC or Dropout layer whose rate is above 0.
         x: Array, or list or dictionary of arrays, as the model takes.
         samples: Integer of 2 or more, the number of predictions of each input. Defaults to `20`.
         batch_size: Integer above 0, the number of inputs that run at once. Defaults to `32`.
-        seed: Integer in `[0, 2**31)`. The same seed and batch size give the same numbers, on one backend and machine. Defaults to `0`.
+        seed: Integer in `[0, 2**31)`. The same seed and batch size give the same numbers, on one
+            backend and machine. Defaults to `0`.
 
     Returns:
-        A `Prediction`, a tuple `(mean, std)` of NumPy arrays of the shapes of `model.predict(x)`, or structures of them. `std` has the divisor
-        `samples - 1`.
+        A `Prediction`, a tuple `(mean, std)` of NumPy arrays of the shapes of `model.predict(x)`,
+        or structures of them. `std` has the divisor `samples - 1`.
 
     Raises:
-        ValueError: For an argument that the above excludes, a model without dropout or with a Dropout of a subclass whose `call` is its own, and
-            outputs that are not one for each input.
+        ValueError: For an argument that the above excludes, a model without dropout or with a
+            Dropout of a subclass whose `call` is its own, and outputs that are not one for each
+            input.
 
     Example:
 
@@ -57,85 +69,134 @@ def predict_with_uncertainty(model: keras.Model, x: Any, samples: int = 20, batc
     import keras_ic
     import numpy as np
 
-    model = keras.Sequential([
-        keras.Input((4,)),
-        keras.layers.Dense(8, activation="relu"),
-        keras_ic.IC(0.1),
-        keras.layers.Dense(3, activation="softmax"),
-    ])
-    mean, std = keras_ic.predict_with_uncertainty(model, np.ones((5, 4), "float32"), samples=10, seed=1)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, activation="relu"),
+            keras_ic.IC(0.1),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    mean, std = keras_ic.predict_with_uncertainty(
+        model, np.ones((5, 4), "float32"), samples=10, seed=1
+    )
     assert mean.shape == std.shape == (5, 3) and std.max() > 0
     ```
 
     References:
-        - [Gal and Ghahramani, 2016](https://arxiv.org/abs/1506.02142), dropout as a Bayesian approximation
+        - [Gal and Ghahramani, 2016](https://arxiv.org/abs/1506.02142), dropout as a Bayesian
+          approximation
         - [Chen et al., 2019](https://arxiv.org/abs/1905.05928), the IC layer
     """
     checked_model(model)
     samples = checked_int("samples", samples, "an integer of 2 or more", lambda value: value >= 2)
-    batch_size = checked_int("batch_size", batch_size, "an integer above 0", lambda value: value > 0)
+    batch_size = checked_int(
+        "batch_size", batch_size, "an integer above 0", lambda value: value > 0
+    )
     seed = checked_int("seed", seed, "an integer in [0, 2**31)", lambda value: 0 <= value < 2**31)
     dropping = [
         layer
         for layer in model._flatten_layers()
-        if isinstance(layer, (IndependentComponent, layers.Dropout)) and layer.rate > 0 and hasattr(layer, "seed_generator")
+        if isinstance(layer, (IndependentComponent, layers.Dropout))
+        and layer.rate > 0
+        and hasattr(layer, "seed_generator")
     ]
-    own = [layer.name for layer in dropping if not isinstance(layer, IndependentComponent) and type(layer).call not in STOCK_CALLS]
+    own = [
+        layer.name
+        for layer in dropping
+        if not isinstance(layer, IndependentComponent) and type(layer).call not in STOCK_CALLS
+    ]
     if own:
         raise ValueError(
-            f"What a Dropout with a `call` of its own does at inference is not known; use IC or stock Dropout. Received: {', '.join(own)}"
+            "What a Dropout with a `call` of its own does at inference is not known; use IC or"
+            f" stock Dropout. Received: {', '.join(own)}"
         )
     if not dropping:
         raise ValueError(
-            "The model has no IC or Dropout layer with a rate above 0, so that all samples would be the same; call `model.predict`. "
-            f"Received: model {model.name!r} (of type {type(model).__name__})"
+            "The model has no IC or Dropout layer with a rate above 0, so that all samples would"
+            f" be the same; call `model.predict`. Received: model {model.name!r} (of type"
+            f" {type(model).__name__})"
         )
     arrays = keras.tree.map_structure(np.asarray, x)
     shapes = [array.shape for array in keras.tree.flatten(arrays)]
     count = shapes[0][0] if shapes and shapes[0] else 0
     if not count or any(shape[:1] != (count,) for shape in shapes):
-        raise ValueError(f"`x` must hold at least one input, and as many in each of its arrays. Received: arrays of shapes {shapes}")
+        raise ValueError(
+            "`x` must hold at least one input, and as many in each of its arrays. Received: arrays"
+            f" of shapes {shapes}"
+        )
     with _sampling(dropping, seed):
         batches = [
-            _moments(model, keras.tree.map_structure(lambda array, start=start: array[start : start + batch_size], arrays), samples)
+            _moments(
+                model,
+                keras.tree.map_structure(
+                    lambda array, start=start: array[start : start + batch_size], arrays
+                ),
+                samples,
+            )
             for start in range(0, count, batch_size)
         ]
-    means, stds = (keras.tree.map_structure(lambda *parts: np.concatenate(parts), *(batch[part] for batch in batches)) for part in (0, 1))
+    means, stds = (
+        keras.tree.map_structure(
+            lambda *parts: np.concatenate(parts), *(batch[part] for batch in batches)
+        )
+        for part in (0, 1)
+    )
     return Prediction(means, stds)
 
 
 def _moments(model: keras.Model, inputs: Any, samples: int) -> tuple[Any, Any]:
-    """Mean and standard deviation of the outputs, sample by sample, so that memory does not grow with their number (Welford, 1962)."""
+    """Mean and standard deviation of the outputs, sample by sample, so that memory does not grow
+    with their number (Welford, 1962).
+    """
     mean: list[np.ndarray] = []
     squares: list[np.ndarray] = []
     for number in range(1, samples + 1):
-        outputs = model(keras.tree.map_structure(keras.ops.convert_to_tensor, inputs), training=False)
-        values = [keras.ops.convert_to_numpy(keras.ops.stop_gradient(value)) for value in keras.tree.flatten(outputs)]
+        outputs = model(
+            keras.tree.map_structure(keras.ops.convert_to_tensor, inputs), training=False
+        )
+        values = [
+            keras.ops.convert_to_numpy(keras.ops.stop_gradient(value))
+            for value in keras.tree.flatten(outputs)
+        ]
         count = len(keras.tree.flatten(inputs)[0])
         if any(value.shape[:1] != (count,) for value in values):
             shapes = [value.shape for value in values]
             raise ValueError(
-                f"Each output must have one entry for each input, along its first axis. Received: outputs of shapes {shapes} for {count} inputs"
+                "Each output must have one entry for each input, along its first axis. Received:"
+                f" outputs of shapes {shapes} for {count} inputs"
             )
         if number == 1:
-            mean, squares = [np.zeros(value.shape) for value in values], [np.zeros(value.shape) for value in values]
+            mean, squares = (
+                [np.zeros(value.shape) for value in values],
+                [np.zeros(value.shape) for value in values],
+            )
         for index, value in enumerate(values):
             difference = value - mean[index]
             mean[index] += difference / number
             squares[index] += difference * (value - mean[index])
     stds = [np.sqrt(total / (samples - 1)) for total in squares]
-    precisions = [value.dtype if value.dtype == "float64" else np.dtype("float32") for value in values]
+    precisions = [
+        value.dtype if value.dtype == "float64" else np.dtype("float32") for value in values
+    ]
 
     def packed(part):
-        return keras.tree.pack_sequence_as(outputs, [value.astype(precision) for value, precision in zip(part, precisions, strict=True)])
+        return keras.tree.pack_sequence_as(
+            outputs,
+            [value.astype(precision) for value, precision in zip(part, precisions, strict=True)],
+        )
 
     return packed(mean), packed(stds)
 
 
 @contextlib.contextmanager
 def _sampling(dropping: list, seed: int) -> Iterator[None]:
-    """Within the block, these layers drop at inference, with random streams that start from `seed`; then all is as it was."""
-    states = [keras.ops.convert_to_numpy(layer.seed_generator.state.value).copy() for layer in dropping]
+    """Within the block, these layers drop at inference, with random streams that start from `seed`;
+    then all is as it was.
+    """
+    states = [
+        keras.ops.convert_to_numpy(layer.seed_generator.state.value).copy() for layer in dropping
+    ]
     ics = [layer for layer in dropping if isinstance(layer, IndependentComponent)]
     flags = [layer.monte_carlo for layer in ics]
     try:
@@ -155,10 +216,14 @@ def _sampling(dropping: list, seed: int) -> Iterator[None]:
 
 
 def _dropping(layer):
-    """The call of a stock Dropout, on at inference, with masks drawn as the IC layer draws its own: Keras's on torch know no seed."""
+    """The call of a stock Dropout, on at inference, with masks drawn as the IC layer draws its own:
+    Keras's on torch know no seed.
+    """
 
     def call(inputs, training=None):
-        keep = kernels.draw(_mask_shape(layer, keras.ops.shape(inputs)), layer.rate, layer.seed_generator.next())
+        keep = kernels.draw(
+            _mask_shape(layer, keras.ops.shape(inputs)), layer.rate, layer.seed_generator.next()
+        )
         return keras.ops.where(keep, inputs / (1.0 - layer.rate), keras.ops.zeros_like(inputs))
 
     return call
@@ -172,6 +237,10 @@ def _mask_shape(layer, shape):
         return shape
     if len(layer.noise_shape) != len(shape):
         raise ValueError(
-            f"`noise_shape` of {layer.name} must have one entry an axis of the inputs. Received: {layer.noise_shape} for rank {len(shape)}"
+            f"`noise_shape` of {layer.name} must have one entry an axis of the inputs. Received:"
+            f" {layer.noise_shape} for rank {len(shape)}"
         )
-    return tuple(size if wanted is None else wanted for size, wanted in zip(shape, layer.noise_shape, strict=True))
+    return tuple(
+        size if wanted is None else wanted
+        for size, wanted in zip(shape, layer.noise_shape, strict=True)
+    )

@@ -1,4 +1,6 @@
-"""Values and gradients of a function of tensors, whichever the backend, in each way the backend has to run it."""
+"""Values and gradients of a function of tensors, whichever the backend, in each way the backend has
+to run it.
+"""
 
 import os
 
@@ -6,13 +8,20 @@ import keras
 import numpy as np
 from keras import ops
 
-MODES = {"tensorflow": ["eager", "graph", "xla"], "jax": ["eager", "jit"], "torch": ["eager", "compile"]}[keras.backend.backend()]
-# JAX has float64 only where the whole process asks for it, as `make test` does once more for these tests.
+MODES = {
+    "tensorflow": ["eager", "graph", "xla"],
+    "jax": ["eager", "jit"],
+    "torch": ["eager", "compile"],
+}[keras.backend.backend()]
+# JAX has float64 only where the whole process asks for it, as `make test` does once more for these
+# tests.
 HAS_FLOAT64 = keras.backend.backend() != "jax" or os.environ.get("JAX_ENABLE_X64") == "1"
 
 
 def run(function, arguments, cotangents, mode):
-    """The outputs of `function(*arguments)` and the gradients of `sum(outputs[0] * cotangents)`, as numpy arrays."""
+    """The outputs of `function(*arguments)` and the gradients of `sum(outputs[0] * cotangents)`, as
+    numpy arrays.
+    """
     arguments = [ops.convert_to_tensor(a) for a in arguments]
     cotangents = ops.convert_to_tensor(cotangents)
     outputs, gradients = _RUNNERS[keras.backend.backend()](function, arguments, cotangents, mode)

@@ -1,4 +1,6 @@
-"""One backend a run, chosen by KERAS_BACKEND; on TensorFlow the CPU stands for two devices, so that replicas can be tested anywhere."""
+"""One backend a run, chosen by KERAS_BACKEND; on TensorFlow the CPU stands for two devices, so that
+replicas can be tested anywhere.
+"""
 
 import os
 import pathlib
@@ -16,25 +18,39 @@ BACKEND = keras.backend.backend()
 if BACKEND == "tensorflow":
     import tensorflow as tf
 
-    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
 
 
 def pytest_addoption(parser):
-    parser.addoption("--outcome", metavar="FILE.json", type=pathlib.Path, help="write how many tests passed, and with which versions")
+    parser.addoption(
+        "--outcome",
+        metavar="FILE.json",
+        type=pathlib.Path,
+        help="write how many tests passed, and with which versions",
+    )
 
 
 def pytest_configure(config):
     path = config.getoption("--outcome")
     if path is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Outcome(path.absolute()), "outcome")
-    config.addinivalue_line("markers", "tensorflow_only: needs the TensorFlow backend (tf.distribute, tf.data, SavedModel)")
+    config.addinivalue_line(
+        "markers",
+        "tensorflow_only: needs the TensorFlow backend (tf.distribute, tf.data, SavedModel)",
+    )
 
 
 def pytest_collection_modifyitems(items):
     if BACKEND != "tensorflow":
         for item in items:
             if item.get_closest_marker("tensorflow_only"):
-                item.add_marker(pytest.mark.skip(reason=f"needs the TensorFlow backend, this run is on {BACKEND}"))
+                item.add_marker(
+                    pytest.mark.skip(
+                        reason=f"needs the TensorFlow backend, this run is on {BACKEND}"
+                    )
+                )
 
 
 @pytest.fixture(autouse=True)
@@ -49,5 +65,7 @@ def fresh_keras():
 
 @pytest.fixture(scope="session")
 def strategy():
-    """Two replicas on this CPU. One strategy serves all tests: TensorFlow's CPU collectives confuse those of two strategies in one process."""
+    """Two replicas on this CPU. One strategy serves all tests: TensorFlow's CPU collectives confuse
+    those of two strategies in one process.
+    """
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

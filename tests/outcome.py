@@ -1,4 +1,5 @@
-"""What the tests came to with the versions of a run, as a file of JSON; and the table that docs/conformance.md has of these files.
+"""What the tests came to with the versions of a run, as a file of JSON; and the table that
+docs/conformance.md has of these files.
 
 pytest --outcome docs/results/runs/NAME.json     writes the file of a run
 python -m tests.outcome                          brings the page up to date
@@ -13,7 +14,7 @@ import time
 
 import keras
 
-from keras_ic import files
+from keras_ic import saving
 from keras_ic.version import __version__
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "conformance.md"
@@ -24,7 +25,11 @@ OUTCOMES = ("passed", "skipped", "failed")
 def versions():
     """What runs: this package, Keras, its backend and Python."""
     backend = keras.backend.backend()
-    numbers = {"keras_ic": __version__, "keras": keras.__version__, backend: importlib.import_module(backend).__version__}
+    numbers = {
+        "keras_ic": __version__,
+        "keras": keras.__version__,
+        backend: importlib.import_module(backend).__version__,
+    }
     return {**numbers, "python": platform.python_version()}
 
 
@@ -43,7 +48,7 @@ class Outcome:
         counts = {name: list(self.tests.values()).count(name) for name in OUTCOMES}
         content = {"versions": versions(), **counts, "seconds": round(time.time() - self.started)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(self.path) as new:
+        with saving.replacing(self.path) as new:
             new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
@@ -53,13 +58,22 @@ def table(folder):
     for path in sorted(folder.glob("*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
         versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
-        lines.append(f"| `make {path.stem}` | {versions} | " + " | ".join(f"{run[name]:,}" for name in OUTCOMES) + " |")
+        lines.append(
+            f"| `make {path.stem}` | {versions} | "
+            + " | ".join(f"{run[name]:,}" for name in OUTCOMES)
+            + " |"
+        )
     return "\n".join(lines)
 
 
 def page(text):
     """The page, with the table between its marks."""
-    return re.sub(r"(<!-- runs -->\n).*?(\n<!-- end of the runs -->)", lambda mark: mark[1] + table(RUNS) + mark[2], text, flags=re.DOTALL)
+    return re.sub(
+        r"(<!-- runs -->\n).*?(\n<!-- end of the runs -->)",
+        lambda mark: mark[1] + table(RUNS) + mark[2],
+        text,
+        flags=re.DOTALL,
+    )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ def error_of(capsys, *arguments):
 
 
 def test_plan_prints_the_table_and_writes_json(path, tmp_path, capsys):
-    assert main(["plan", str(path), "--weights", "preserve", "-o", str(tmp_path / "plan.json")]) == 0
+    assert (
+        main(["plan", str(path), "--weights", "preserve", "-o", str(tmp_path / "plan.json")]) == 0
+    )
     plan = keras_ic.plan(keras.models.load_model(path), weights="preserve")
     assert capsys.readouterr().out == f"{plan}\n"
     assert json.loads((tmp_path / "plan.json").read_text()) == plan.to_dict()
@@ -34,7 +36,21 @@ def test_plan_prints_the_table_and_writes_json(path, tmp_path, capsys):
 
 def test_rewrite_writes_the_model(path, capsys):
     before = path.read_bytes()
-    assert main(["rewrite", str(path), "--weights", "preserve", "--rate", "0.1", "--no-skip-first", "--no-share"]) == 0
+    assert (
+        main(
+            [
+                "rewrite",
+                str(path),
+                "--weights",
+                "preserve",
+                "--rate",
+                "0.1",
+                "--no-skip-first",
+                "--no-share",
+            ]
+        )
+        == 0
+    )
     target = path.with_name("model_ic.keras")
     assert capsys.readouterr().out == f"{target}\n" and path.read_bytes() == before
     new = keras.models.load_model(target)
@@ -43,16 +59,35 @@ def test_rewrite_writes_the_model(path, capsys):
 
 
 def test_rewrite_to_a_chosen_file_with_other_policies(path, tmp_path):
-    assert main(["rewrite", str(path), "--normalization", "keep", "--bias", "leave", "-o", str(tmp_path / "other.keras")]) == 0
+    assert (
+        main(
+            [
+                "rewrite",
+                str(path),
+                "--normalization",
+                "keep",
+                "--bias",
+                "leave",
+                "-o",
+                str(tmp_path / "other.keras"),
+            ]
+        )
+        == 0
+    )
     assert len(models.batch_normalizations(keras.models.load_model(tmp_path / "other.keras"))) == 2
 
 
 def test_inspect_lists_layers(path, tmp_path, capsys):
     assert main(["rewrite", str(path)]) == 0
     capsys.readouterr()
-    assert main(["inspect", str(path.with_name("model_ic.keras")), "-o", str(tmp_path / "rows.json")]) == 0
+    assert (
+        main(["inspect", str(path.with_name("model_ic.keras")), "-o", str(tmp_path / "rows.json")])
+        == 0
+    )
     rows = {row["layer"]: row for row in json.loads((tmp_path / "rows.json").read_text())}
-    assert rows["conv2"]["reads"] == "conv2_ic" and rows["conv1"]["reads"] == "an input of its model"
+    assert (
+        rows["conv2"]["reads"] == "conv2_ic" and rows["conv1"]["reads"] == "an input of its model"
+    )
     assert rows["conv2_ic"]["state"] == "rate 0.05, statistics as initialized"
     shown = capsys.readouterr().out
     assert all(name in shown for name in rows)
@@ -66,14 +101,21 @@ def test_errors_that_the_user_can_mend(path, tmp_path, capsys):
     assert "invalid choice" in error_of(capsys, "fly", path)
     assert "file of its own" in error_of(capsys, "rewrite", path, "-o", path)
     assert "must end in" in error_of(capsys, "rewrite", path, "-o", tmp_path / "out.h5")
-    assert "no such folder" in error_of(capsys, "rewrite", path, "-o", tmp_path / "nowhere" / "out.keras")
+    assert "no such folder" in error_of(
+        capsys, "rewrite", path, "-o", tmp_path / "nowhere" / "out.keras"
+    )
 
 
 def test_what_a_command_reads_it_does_not_write_over(path, tmp_path, capsys):
     np.savez(tmp_path / "data.npz", x=np.zeros((4, 8, 8, 3), "float32"))
     before = path.read_bytes(), (tmp_path / "data.npz").read_bytes()
     measure = ("measure", path, "--data", tmp_path / "data.npz")
-    for command in (("plan", path, "-o", path), ("inspect", path, "-o", path), (*measure, "-o", path), (*measure, "--plot", tmp_path / "data.npz")):
+    for command in (
+        ("plan", path, "-o", path),
+        ("inspect", path, "-o", path),
+        (*measure, "-o", path),
+        (*measure, "--plot", tmp_path / "data.npz"),
+    ):
         assert "file of its own" in error_of(capsys, *command)
     assert (path.read_bytes(), (tmp_path / "data.npz").read_bytes()) == before
 
@@ -89,15 +131,27 @@ def test_a_model_of_unknown_classes_is_one_clear_error(tmp_path, capsys):
         def call(self, inputs):
             return inputs
 
-    keras.Sequential([keras.Input((2,)), Unknown(), keras.layers.Dense(2)]).save(tmp_path / "model.keras")
+    keras.Sequential([keras.Input((2,)), Unknown(), keras.layers.Dense(2)]).save(
+        tmp_path / "model.keras"
+    )
     assert "Unknown" in error_of(capsys, "inspect", tmp_path / "model.keras")
 
 
 def test_help_and_module(path):
     assert main(["--help"]) == 0
-    done = subprocess.run([sys.executable, "-m", "keras_ic", "inspect", str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_ic", "inspect", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0 and "conv1" in done.stdout
-    done = subprocess.run([sys.executable, "-m", "keras_ic", "inspect", str(path) + "x"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_ic", "inspect", str(path) + "x"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
@@ -110,4 +164,6 @@ def test_rewritten_model_is_refused(path, capsys):
     assert main(["rewrite", str(path)]) == 0
     capsys.readouterr()
     assert "IC form already" in error_of(capsys, "rewrite", path.with_name("model_ic.keras"))
-    assert np.array_equal(sorted(file.name for file in path.parent.iterdir()), ["model.keras", "model_ic.keras"])
+    assert np.array_equal(
+        sorted(file.name for file in path.parent.iterdir()), ["model.keras", "model_ic.keras"]
+    )

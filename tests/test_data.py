@@ -15,7 +15,7 @@ SIZE = 12  # pixels a side of the small images below
 
 
 def make_set(name, folder, classes, counts):
-    """Writes a small set as tensorflow-datasets would have left it, and returns what was written."""
+    """Writes a small set as tensorflow-datasets would have, and returns what was written."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
@@ -31,7 +31,11 @@ def make_set(name, folder, classes, counts):
         with tf.io.TFRecordWriter(str(records)) as writer:
             for i in range(count):
                 example = {"id": str(i), "image": x[i], "label": y[i], "coarse_label": 0}
-                writer.write(builder.info.features.serialize_example({key: example[key] for key in builder.info.features}))
+                writer.write(
+                    builder.info.features.serialize_example(
+                        {key: example[key] for key in builder.info.features}
+                    )
+                )
         splits.append(
             {
                 "name": split,
@@ -42,7 +46,12 @@ def make_set(name, folder, classes, counts):
         )
         written.append((x, y))
     builder.info.features.save_config(where)
-    info = {"name": name, "version": str(builder.version), "fileFormat": "tfrecord", "splits": splits}
+    info = {
+        "name": name,
+        "version": str(builder.version),
+        "fileFormat": "tfrecord",
+        "splits": splits,
+    }
     (where / "dataset_info.json").write_text(json.dumps(info))
     return written
 
@@ -64,8 +73,13 @@ def no_network(monkeypatch):
 
 
 def test_importing_it_imports_nothing_else():
-    script = "import json, sys, keras_ic; before = set(sys.modules); import keras_ic.data; print(json.dumps(list(set(sys.modules) - before)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    script = (
+        "import json, sys, keras_ic; before = set(sys.modules); import keras_ic.data;"
+        " print(json.dumps(list(set(sys.modules) - before)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert set(json.loads(done.stdout)) <= {"keras_ic.data", "shlex"}
 
 
@@ -75,7 +89,11 @@ def test_importing_it_imports_nothing_else():
         ("sklearn.datasets", data.digits, 'pip install "keras-ic[data]"'),
         ("tensorflow_datasets", data.cifar10, 'pip install "keras-ic[data]"'),
         ("tensorflow", data.cifar100, 'pip install "keras-ic[tensorflow]"'),
-        ("tensorflow", lambda: data.training_dataset(np.zeros((1, 8, 8, 1)), [0], 1, 0, 1), 'pip install "keras-ic[tensorflow]"'),
+        (
+            "tensorflow",
+            lambda: data.training_dataset(np.zeros((1, 8, 8, 1)), [0], 1, 0, 1),
+            'pip install "keras-ic[tensorflow]"',
+        ),
     ],
 )
 def test_missing_extra(monkeypatch, module, call, command):
@@ -91,7 +109,13 @@ def test_half_an_import(monkeypatch):
     half = types.ModuleType("tensorflow_datasets")
     half.__version__ = "4.9.10"
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", half)
-    with pytest.raises(ImportError, match=r"cannot be imported whole; .*'tensorflow-metadata<1.18'`. Received: tensorflow-datasets 4.9.10"):
+    with pytest.raises(
+        ImportError,
+        match=(
+            r"cannot be imported whole; .*'tensorflow-metadata<1.18'`. Received:"
+            r" tensorflow-datasets 4.9.10"
+        ),
+    ):
         data.cifar10()
 
 
@@ -125,9 +149,21 @@ def test_digits_are_split_not_lost():
     ("arguments", "message"),
     [
         ({"seed": -1}, r"`seed` must be .* Received: seed=-1 \(of type int\)$"),
-        ({"test_fraction": 0.001}, r"`test_fraction` must leave images in both sets\. Received: test_fraction=0\.001$"),
-        ({"test_fraction": 0.999}, r"`test_fraction` must leave images in both sets\. Received: test_fraction=0\.999$"),
-        ({"test_fraction": 0}, r"`test_fraction` must be a number above 0 and below 1\. Received: test_fraction=0 \(of type int\)$"),
+        (
+            {"test_fraction": 0.001},
+            r"`test_fraction` must leave images in both sets\. Received: test_fraction=0\.001$",
+        ),
+        (
+            {"test_fraction": 0.999},
+            r"`test_fraction` must leave images in both sets\. Received: test_fraction=0\.999$",
+        ),
+        (
+            {"test_fraction": 0},
+            (
+                r"`test_fraction` must be a number above 0 and below 1\. Received: test_fraction=0"
+                r" \(of type int\)$"
+            ),
+        ),
     ],
 )
 def test_digits_bad_arguments(arguments, message):
@@ -137,7 +173,9 @@ def test_digits_bad_arguments(arguments, message):
 
 @pytest.mark.parametrize("load", [data.cifar10, data.cifar100])
 def test_reads_what_was_prepared(tmp_path, no_network, load):
-    written = make_set(load.__name__, tmp_path, data.CLASSES[load.__name__], {"train": 30, "test": 7})
+    written = make_set(
+        load.__name__, tmp_path, data.CLASSES[load.__name__], {"train": 30, "test": 7}
+    )
     for (x, y), (x_written, y_written) in zip(load(tmp_path), written, strict=True):
         assert (x.dtype, y.dtype) == ("uint8", "int64")
         np.testing.assert_array_equal(x, x_written)
@@ -157,12 +195,18 @@ def check_missing(error, *parts):
 
 
 def test_missing_and_no_network(tmp_path, no_network):
-    pytest.importorskip("tensorflow_datasets")  # which takes its time on a busy machine, and is not what is timed
+    # Which takes its time on a busy machine, and is not what is timed.
+    pytest.importorskip("tensorflow_datasets")
     start = time.perf_counter()
     with pytest.raises(data.MissingDataError) as error:
         data.cifar10(tmp_path)
     assert time.perf_counter() - start < 5
-    check_missing(error, f"cifar10 is not in {tmp_path}", f"`tfds build cifar10 --data_dir {tmp_path}`", f"{tmp_path}/downloads/manual")
+    check_missing(
+        error,
+        f"cifar10 is not in {tmp_path}",
+        f"`tfds build cifar10 --data_dir {tmp_path}`",
+        f"{tmp_path}/downloads/manual",
+    )
 
 
 def test_missing_and_a_network_that_swallows_everything(tmp_path, monkeypatch):
@@ -230,21 +274,30 @@ def test_channel_statistics():
     assert std[2] == 1
 
 
-# Images in which every pixel is unlike every other pixel of its image, and none is 0: image, row and column in three channels, counted from 1.
+# Images in which every pixel is unlike every other pixel of its image, and none is 0: image, row
+# and column in three channels, counted from 1.
 def numbered(count):
-    grid = np.stack(np.meshgrid(np.arange(count), np.arange(SIZE), np.arange(SIZE), indexing="ij"), axis=-1)
+    grid = np.stack(
+        np.meshgrid(np.arange(count), np.arange(SIZE), np.arange(SIZE), indexing="ij"), axis=-1
+    )
     return (grid + 1).astype("uint8"), np.arange(count)
 
 
 def collect(dataset):
     batches = [(images.numpy(), labels.numpy()) for images, labels in dataset]
-    return np.concatenate([images for images, _ in batches]), np.concatenate([labels for _, labels in batches])
+    return np.concatenate([images for images, _ in batches]), np.concatenate(
+        [labels for _, labels in batches]
+    )
 
 
 def test_shuffles_and_standardizes():
     x, y = numbered(10)
-    dataset = data.training_dataset(x, y, 4, np.float32([1, 2, 3]), np.float32([1, 2, 4]), augment=False)
-    assert [(images.shape[0], images.dtype.name, labels.dtype.name) for images, labels in dataset] == [
+    dataset = data.training_dataset(
+        x, y, 4, np.float32([1, 2, 3]), np.float32([1, 2, 4]), augment=False
+    )
+    assert [
+        (images.shape[0], images.dtype.name, labels.dtype.name) for images, labels in dataset
+    ] == [
         (4, "float32", "int64"),
         (4, "float32", "int64"),
         (2, "float32", "int64"),
@@ -252,7 +305,9 @@ def test_shuffles_and_standardizes():
     images, labels = collect(dataset)
     assert sorted(labels) == list(range(10))
     assert labels.tolist() != list(range(10))
-    np.testing.assert_allclose(images, (x[labels] - np.float32([1, 2, 3])) / np.float32([1, 2, 4]), rtol=1e-6)
+    np.testing.assert_allclose(
+        images, (x[labels] - np.float32([1, 2, 3])) / np.float32([1, 2, 4]), rtol=1e-6
+    )
 
 
 def test_flips_and_crops():
@@ -288,7 +343,9 @@ def test_an_epoch_depends_on_seed_and_number_alone():
     x, y = numbered(50)
 
     def epoch(**arguments):
-        return collect(data.training_dataset(x, y, **{"batch_size": 8, "mean": 0, "std": 1, **arguments}))
+        return collect(
+            data.training_dataset(x, y, **{"batch_size": 8, "mean": 0, "std": 1, **arguments})
+        )
 
     first = epoch(seed=5, epoch=3)
     tf.random.set_seed(99)
@@ -308,11 +365,24 @@ def test_an_epoch_depends_on_seed_and_number_alone():
 
 
 def test_order_and_augmentation_for_ever():
-    """A run resumed under a later version of this package, or on another machine, goes on in this order."""
+    """A run resumed under a later version of this package, or on another machine, goes on in this
+    order.
+    """
     x, y = numbered(10)
     images, labels = collect(data.training_dataset(x, y, 10, 0, 1, seed=1, epoch=2))
     assert labels.tolist() == [7, 9, 6, 4, 0, 8, 1, 2, 3, 5]
-    assert images[:, 6, 6, 1:].astype(int).tolist() == [[6, 10], [11, 11], [7, 8], [11, 3], [5, 5], [10, 4], [8, 4], [5, 3], [7, 4], [7, 8]]
+    assert images[:, 6, 6, 1:].astype(int).tolist() == [
+        [6, 10],
+        [11, 11],
+        [7, 8],
+        [11, 3],
+        [5, 5],
+        [10, 4],
+        [8, 4],
+        [5, 3],
+        [7, 4],
+        [7, 8],
+    ]
 
 
 def test_test_dataset():
@@ -328,19 +398,49 @@ def test_test_dataset():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"x": np.zeros((5, 8, 8))}, r"`x` must be numbers of shape .* Received: float64 of shape \(5, 8, 8\)$"),
-        ({"x": np.zeros((0, 8, 8, 3))}, r"`x` must be .* Received: float64 of shape \(0, 8, 8, 3\)$"),
-        ({"x": np.zeros((5, 0, 8, 3))}, r"`x` must be .* Received: float64 of shape \(5, 0, 8, 3\)$"),
-        ({"x": np.zeros((5, 8, 8, 3), bool)}, r"`x` must be .* Received: bool of shape \(5, 8, 8, 3\)$"),
-        ({"y": np.zeros(4)}, r"`y` must have one entry for each of the 5 images\. Received: y of shape \(4,\)$"),
+        (
+            {"x": np.zeros((5, 8, 8))},
+            r"`x` must be numbers of shape .* Received: float64 of shape \(5, 8, 8\)$",
+        ),
+        (
+            {"x": np.zeros((0, 8, 8, 3))},
+            r"`x` must be .* Received: float64 of shape \(0, 8, 8, 3\)$",
+        ),
+        (
+            {"x": np.zeros((5, 0, 8, 3))},
+            r"`x` must be .* Received: float64 of shape \(5, 0, 8, 3\)$",
+        ),
+        (
+            {"x": np.zeros((5, 8, 8, 3), bool)},
+            r"`x` must be .* Received: bool of shape \(5, 8, 8, 3\)$",
+        ),
+        (
+            {"y": np.zeros(4)},
+            r"`y` must have one entry for each of the 5 images\. Received: y of shape \(4,\)$",
+        ),
         ({"y": 3}, r"`y` must have .* Received: y of shape \(\)$"),
-        ({"batch_size": 0}, r"`batch_size` must be an integer above 0\. Received: batch_size=0 \(of type int\)$"),
-        ({"mean": [1, 2]}, r"`mean` must be a finite number, or one for each of the 3 channels\. Received: mean=\[1.0, 2.0\]$"),
+        (
+            {"batch_size": 0},
+            r"`batch_size` must be an integer above 0\. Received: batch_size=0 \(of type int\)$",
+        ),
+        (
+            {"mean": [1, 2]},
+            (
+                r"`mean` must be a finite number, or one for each of the 3 channels\. Received:"
+                r" mean=\[1.0, 2.0\]$"
+            ),
+        ),
         ({"mean": "a"}, r"`mean` must be a number, or one for each channel\. Received: mean='a'$"),
         ({"mean": np.nan}, r"`mean` must be .* Received: mean=nan$"),
-        ({"std": [1, 0, 1]}, r"`std` must be a finite number above 0, .* Received: std=\[1.0, 0.0, 1.0\]$"),
+        (
+            {"std": [1, 0, 1]},
+            r"`std` must be a finite number above 0, .* Received: std=\[1.0, 0.0, 1.0\]$",
+        ),
         ({"augment": 1}, r"`augment` must be True or False\. Received: augment=1 \(of type int\)$"),
-        ({"seed": -1}, r"`seed` must be an integer of 0 or more\. Received: seed=-1 \(of type int\)$"),
+        (
+            {"seed": -1},
+            r"`seed` must be an integer of 0 or more\. Received: seed=-1 \(of type int\)$",
+        ),
         ({"epoch": 0.5}, r"`epoch` must be .* Received: epoch=0.5 \(of type float\)$"),
         ({"epochs": 0}, r"`epochs` must be .* Received: epochs=0 \(of type int\)$"),
     ],

@@ -1,4 +1,6 @@
-"""Every Python block in the README, in docs/ and in the docstrings of public names runs as it stands."""
+"""Every Python block in the README, in docs/ and in the docstrings of public names runs as it
+stands.
+"""
 
 import importlib
 import inspect
@@ -13,7 +15,8 @@ import pytest
 import keras_ic
 
 ROOT = Path(__file__).parent.parent
-# Pages and packages whose examples train networks at length: the code is the same on every backend, and has tests of its own there.
+# Pages and packages whose examples train networks at length: the code is the same on every backend,
+# and has tests of its own there.
 TRAINING = {"applications", "experiments", "finetuning", "tuning"}
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
@@ -23,7 +26,9 @@ def blocks_of(text):
 
 
 def public_objects():
-    """(name, object) of the package, its modules but the kernels of other backends, and what is defined in them without an underscore."""
+    """(name, object) of the package, its modules but the kernels of other backends, and what is
+    defined in them without an underscore.
+    """
     others = {"tensorflow", "jax", "torch"} - {keras.backend.backend()}
     for info in pkgutil.walk_packages(keras_ic.__path__, "keras_ic."):
         package, _, last = info.name.rpartition(".")
@@ -32,7 +37,11 @@ def public_objects():
         module = importlib.import_module(info.name)
         yield info.name, module
         for name, value in vars(module).items():
-            if not name.startswith("_") and getattr(value, "__module__", None) == info.name and (inspect.isclass(value) or inspect.isfunction(value)):
+            if (
+                not name.startswith("_")
+                and getattr(value, "__module__", None) == info.name
+                and (inspect.isclass(value) or inspect.isfunction(value))
+            ):
                 yield f"{info.name}.{name}", value
 
 
@@ -49,7 +58,9 @@ def examples():
 
 @pytest.mark.parametrize("code", list(examples()))
 def test_example_runs(code, tmp_path, monkeypatch):
-    if keras.backend.backend() != "tensorflow" and re.search(r"tensorflow|tf\.|training_dataset", code):
+    if keras.backend.backend() != "tensorflow" and re.search(
+        r"tensorflow|tf\.|training_dataset", code
+    ):
         pytest.skip("the example is about TensorFlow")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "<example>", "exec"), {"__name__": "__example__"})

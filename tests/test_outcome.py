@@ -27,10 +27,21 @@ def test_broken(broken): pass
 
 def test_a_run_is_counted_and_shown(tmp_path):
     (tmp_path / "test_some.py").write_text(TESTS)
-    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "--outcome", tmp_path / "runs" / "some.json", tmp_path]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.conftest",
+        "--outcome",
+        tmp_path / "runs" / "some.json",
+        tmp_path,
+    ]
     root = pathlib.Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root), "PYTEST_ADDOPTS": ""}
-    assert subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True).returncode == 1
+    assert (
+        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True).returncode == 1
+    )
     found = json.loads((tmp_path / "runs" / "some.json").read_text())
     assert (found["passed"], found["skipped"], found["failed"]) == (2, 1, 2)
     shown = ", ".join(f"{name} {number}" for name, number in found["versions"].items())

@@ -14,12 +14,19 @@ ROOT = Path(__file__).parent.parent
 
 
 def run(code, **environment):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment})
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
 
 
 def test_importing_loads_nothing_that_keras_does_not_load():
     def modules(what):
-        result = run(f"import {what}, sys; print(*{{name.partition('.')[0] for name in sys.modules}})")
+        result = run(
+            f"import {what}, sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+        )
         assert result.returncode == 0, result.stderr
         return set(result.stdout.split())
 
@@ -64,5 +71,8 @@ def test_a_file_saved_here_loads_in_a_process_that_only_imports_the_package(tmp_
     import keras
 
     keras.Sequential([keras.Input((3,)), keras_ic.IC(0.1)]).save(tmp_path / "model.keras")
-    result = run(f"import keras, keras_ic; keras.models.load_model({str(tmp_path / 'model.keras')!r}, safe_mode=True)")
+    result = run(
+        f"import keras, keras_ic; keras.models.load_model({str(tmp_path / 'model.keras')!r},"
+        " safe_mode=True)"
+    )
     assert result.returncode == 0, result.stderr

@@ -19,11 +19,29 @@ TRAIN = ["train", "--data", "digits", "--model", "small", "--epochs", "1", "--tr
 
 @pytest.mark.tensorflow_only
 def test_train_a_grid_and_report_it(tmp_path, capsys):
-    arguments = [*TRAIN, "--order", "usual", "ic", "--rate", "0.1", "--seed", "0", "1", "--batch", "32", "--out", str(tmp_path / "runs")]
+    arguments = [
+        *TRAIN,
+        "--order",
+        "usual",
+        "ic",
+        "--rate",
+        "0.1",
+        "--seed",
+        "0",
+        "1",
+        "--batch",
+        "32",
+        "--out",
+        str(tmp_path / "runs"),
+    ]
     assert main(arguments) == 0
     folders = sorted(path.name for path in (tmp_path / "runs").iterdir())
     size = "1epochs-seed{}-batch=32-train_size=64"
-    assert folders == sorted(f"digits-small-{order}-{size.format(seed)}" for order in ("usual", "relu-ic-conv-0.1") for seed in (0, 1))
+    assert folders == sorted(
+        f"digits-small-{order}-{size.format(seed)}"
+        for order in ("usual", "relu-ic-conv-0.1")
+        for seed in (0, 1)
+    )
     before = [(tmp_path / "runs" / name / "record.jsonl").read_bytes() for name in folders]
     capsys.readouterr()
     assert main(arguments) == 0  # all done already
@@ -31,39 +49,102 @@ def test_train_a_grid_and_report_it(tmp_path, capsys):
     assert capsys.readouterr().out.count("test accuracy") == 4
     assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "report")]) == 0
     shown = capsys.readouterr().out
-    assert (tmp_path / "report" / "table.md").read_text() in shown and "| relu-ic-conv, rate 0.1 | 2 |" in shown
+    assert (
+        tmp_path / "report" / "table.md"
+    ).read_text() in shown and "| relu-ic-conv, rate 0.1 | 2 |" in shown
 
 
 @pytest.mark.tensorflow_only
 def test_one_run_has_the_folder_itself(tmp_path, monkeypatch):
-    assert main([*TRAIN, "--recalibrate", "--keep-batch-norm", "--rate-schedule", "grow", "--out", str(tmp_path / "run")]) == 0
+    assert (
+        main(
+            [
+                *TRAIN,
+                "--recalibrate",
+                "--keep-batch-norm",
+                "--rate-schedule",
+                "grow",
+                "--out",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 0
+    )
     configuration = read(tmp_path / "run").configuration
-    assert (configuration.recalibrate, configuration.keep_batch_norm, configuration.rate_schedule) == (True, True, "grow")
+    assert (
+        configuration.recalibrate,
+        configuration.keep_batch_norm,
+        configuration.rate_schedule,
+    ) == (True, True, "grow")
     monkeypatch.chdir(tmp_path)
     assert main([*TRAIN, "--order", "usual"]) == 0
-    assert (tmp_path / "runs" / "digits-small-usual-1epochs-seed0-train_size=64" / "model.keras").exists()
+    assert (
+        tmp_path / "runs" / "digits-small-usual-1epochs-seed0-train_size=64" / "model.keras"
+    ).exists()
 
 
 def test_dry_run_runs_nothing(tmp_path, capsys):
-    assert main([*TRAIN, "--rate", "0", "0.1", "--no-augment", "--dry-run", "--out", str(tmp_path / "runs")]) == 0
+    assert (
+        main(
+            [
+                *TRAIN,
+                "--rate",
+                "0",
+                "0.1",
+                "--no-augment",
+                "--dry-run",
+                "--out",
+                str(tmp_path / "runs"),
+            ]
+        )
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line.partition(": ")[2])["rate"] for line in lines] == [0.0, 0.1]
     assert not (tmp_path / "runs").exists()
 
 
 def test_rates_over_the_depth(tmp_path, capsys):
-    arguments = ["--rate-depth", "stages", "--rates", "0,0.05,0.1", "0.1", "--validation", "0.1", "--dry-run", "--out", str(tmp_path)]
+    arguments = [
+        "--rate-depth",
+        "stages",
+        "--rates",
+        "0,0.05,0.1",
+        "0.1",
+        "--validation",
+        "0.1",
+        "--dry-run",
+        "--out",
+        str(tmp_path),
+    ]
     assert main([*TRAIN, *arguments]) == 0
     runs = [json.loads(line.partition(": ")[2]) for line in capsys.readouterr().out.splitlines()]
-    assert [(run["rates"], run["validation"]) for run in runs] == [([0, 0.05, 0.1], 0.1), ([0.1], 0.1)]
+    assert [(run["rates"], run["validation"]) for run in runs] == [
+        ([0, 0.05, 0.1], 0.1),
+        ([0.1], 0.1),
+    ]
 
 
 @pytest.mark.tensorflow_only
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path, capsys):
-    arguments = ["--optimizer", "sgd", "--order", "usual", "--learning-rate", "1e38", "0.01", "--weight-decay", "10", "--out", str(tmp_path)]
+    arguments = [
+        "--optimizer",
+        "sgd",
+        "--order",
+        "usual",
+        "--learning-rate",
+        "1e38",
+        "0.01",
+        "--weight-decay",
+        "10",
+        "--out",
+        str(tmp_path),
+    ]
     assert main([*TRAIN, *arguments]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and error.startswith("keras-ic train: 1 of 2 runs failed, the others are done: ")
+    assert error.count("\n") == 1 and error.startswith(
+        "keras-ic train: 1 of 2 runs failed, the others are done: "
+    )
     assert error.endswith("Received: learning_rate=1e+38\n")
     assert len(list(tmp_path.glob("*/model.keras"))) == 1
 
@@ -77,10 +158,28 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path, capsys):
         (["--epochs", "two"], "argument --epochs: invalid int value: 'two'"),
         (["--sed", "1"], "unrecognized arguments: --sed 1"),
         (["--model", "resnet21"], "Received: depth=21"),
-        (["--synthetic"], "for imagenet2012 and folders of images alone. Received: --synthetic with --data digits"),
-        (["--label-smoothing", "0.1"], "for imagenet2012 and folders of images alone. Received: --label-smoothing with --data digits"),
-        (["--data", "cifar"], "imagenet2012, or a folder of images; did you mean 'cifar10'? Received: 'cifar'"),
-        (["--data", "digits", "imagenet2012"], "(the last two are trained alone, not in a grid). Received: 'imagenet2012'"),
+        (
+            ["--synthetic"],
+            (
+                "for imagenet2012 and folders of images alone. Received: --synthetic with --data"
+                " digits"
+            ),
+        ),
+        (
+            ["--label-smoothing", "0.1"],
+            (
+                "for imagenet2012 and folders of images alone. Received: --label-smoothing with"
+                " --data digits"
+            ),
+        ),
+        (
+            ["--data", "cifar"],
+            "imagenet2012, or a folder of images; did you mean 'cifar10'? Received: 'cifar'",
+        ),
+        (
+            ["--data", "digits", "imagenet2012"],
+            "(the last two are trained alone, not in a grid). Received: 'imagenet2012'",
+        ),
     ],
 )
 def test_bad_arguments(tmp_path, capsys, arguments, message):
@@ -89,9 +188,13 @@ def test_bad_arguments(tmp_path, capsys, arguments, message):
 
 
 def test_bad_folders(tmp_path, capsys):
-    assert "Received: " in error_of(capsys, "report", tmp_path / "none", "--out", tmp_path / "report")
+    assert "Received: " in error_of(
+        capsys, "report", tmp_path / "none", "--out", tmp_path / "report"
+    )
     (tmp_path / "record.jsonl").write_text("{\n")
-    assert "line 1 of this record is damaged" in error_of(capsys, "report", tmp_path, "--out", tmp_path / "report")
+    assert "line 1 of this record is damaged" in error_of(
+        capsys, "report", tmp_path, "--out", tmp_path / "report"
+    )
 
 
 def test_a_missing_data_set(tmp_path, capsys, monkeypatch):
@@ -109,10 +212,21 @@ def test_a_missing_data_set(tmp_path, capsys, monkeypatch):
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_by_a_signal(tmp_path, number):
-    arguments = [sys.executable, "-m", "keras_ic", *TRAIN, "--epochs", "500", "--out", str(tmp_path)]
+    arguments = [
+        sys.executable,
+        "-m",
+        "keras_ic",
+        *TRAIN,
+        "--epochs",
+        "500",
+        "--out",
+        str(tmp_path),
+    ]
     log = pathlib.Path(tmp_path, "log")
     with open(log, "w") as file:
-        process = subprocess.Popen(arguments, stdout=file, stderr=subprocess.PIPE, text=True, env=os.environ)
+        process = subprocess.Popen(
+            arguments, stdout=file, stderr=subprocess.PIPE, text=True, env=os.environ
+        )
         deadline = time.monotonic() + 300
         while not (tmp_path / "checkpoint.keras").exists():
             assert process.poll() is None and time.monotonic() < deadline
@@ -120,7 +234,11 @@ def test_stopped_by_a_signal(tmp_path, number):
         process.send_signal(number)
         _, error = process.communicate()
     assert process.returncode == 75, error
-    assert error.splitlines()[-1] == f"keras-ic train: stopped; the same command resumes after the last whole epoch of {tmp_path}"
+    assert (
+        error.splitlines()[-1]
+        == "keras-ic train: stopped; the same command resumes after the last whole epoch of"
+        f" {tmp_path}"
+    )
     assert 1 <= len(read(tmp_path).epochs) < 500
 
 
@@ -136,7 +254,9 @@ def test_a_signal_whose_exception_is_lost_stops_the_run_too(tmp_path, capsys):
     real = training.run
 
     def run(configuration, folder, data_dir, callbacks):
-        sends = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: Finalized() if epoch == 1 else None)
+        sends = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: Finalized() if epoch == 1 else None
+        )
         return real(configuration, folder, data_dir, [*callbacks, sends], verbose=0)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -11,18 +11,29 @@ def network(rate=0.2):
     inputs = {"image": keras.Input((6, 6, 2), name="image"), "more": keras.Input((3,), name="more")}
     x = keras_ic.IC(rate, name="ic")(layers.Conv2D(4, 3, activation="relu")(inputs["image"]))
     x = layers.BatchNormalization()(layers.SpatialDropout2D(0.2)(x))
-    x = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.Dropout(0.3, noise_shape=(None, 1))(inputs["more"])])
+    x = layers.Concatenate()(
+        [
+            layers.GlobalAveragePooling2D()(x),
+            layers.Dropout(0.3, noise_shape=(None, 1))(inputs["more"]),
+        ]
+    )
     return keras.Model(inputs, {"logits": layers.Dense(3)(x), "features": x})
 
 
 def sample(count=7):
     random = np.random.default_rng(0)
-    return {"image": random.normal(size=(count, 6, 6, 2)).astype("float32"), "more": random.normal(size=(count, 3)).astype("float32")}
+    return {
+        "image": random.normal(size=(count, 6, 6, 2)).astype("float32"),
+        "more": random.normal(size=(count, 3)).astype("float32"),
+    }
 
 
 def state(model):
     arrays = [keras.ops.convert_to_numpy(variable.value).tobytes() for variable in model.variables]
-    flags = [(layer.name, layer.trainable, getattr(layer, "monte_carlo", None), sorted(vars(layer))) for layer in sublayers(model)]
+    flags = [
+        (layer.name, layer.trainable, getattr(layer, "monte_carlo", None), sorted(vars(layer)))
+        for layer in sublayers(model)
+    ]
     return arrays, flags, model.to_json()
 
 
@@ -35,16 +46,23 @@ def test_the_same_seed_gives_the_same_numbers_and_the_model_stays_as_it_was():
     again = keras_ic.predict_with_uncertainty(model, sample(), samples=5, batch_size=3, seed=1)
     other = keras_ic.predict_with_uncertainty(model, sample(), samples=5, batch_size=3, seed=2)
     for name, shape in (("logits", (7, 3)), ("features", (7, 7))):
-        assert first.mean[name].shape == first.std[name].shape == shape and first.mean[name].dtype == np.float32
+        assert (
+            first.mean[name].shape == first.std[name].shape == shape
+            and first.mean[name].dtype == np.float32
+        )
         np.testing.assert_array_equal(first.mean[name], again.mean[name])
         np.testing.assert_array_equal(first.std[name], again.std[name])
         assert np.abs(first.mean[name] - other.mean[name]).max() > 0 and (first.std[name] > 0).any()
     # What predict compiled before is not what it would compile with dropout on.
-    np.testing.assert_allclose(model.predict(sample(), verbose=0)["logits"], expected["logits"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        model.predict(sample(), verbose=0)["logits"], expected["logits"], rtol=1e-5, atol=1e-6
+    )
 
 
 def test_mean_and_spread_are_those_of_dropout():
-    """Of one linear layer behind a dropout, both are known: the mean is the prediction without dropout, the variance a sum of squares."""
+    """Of one linear layer behind a dropout, both are known: the mean is the prediction without
+    dropout, the variance a sum of squares.
+    """
     rate, samples = 0.25, 3000
     model = keras.Sequential([keras.Input((8,)), keras_ic.IC(rate), layers.Dense(2)])
     x = np.random.default_rng(0).normal(size=(2, 8)).astype("float32")
@@ -57,8 +75,16 @@ def test_mean_and_spread_are_those_of_dropout():
 
 def test_masks_of_stock_dropout_have_their_shapes():
     inputs = keras.Input((5, 5, 4))
-    model = keras.Model(inputs, [layers.SpatialDropout2D(0.5)(inputs), layers.Dropout(0.5, noise_shape=(None, 5, 1, 1))(inputs)])
-    spatial, rows = keras_ic.predict_with_uncertainty(model, np.ones((6, 5, 5, 4), "float32"), samples=2).mean
+    model = keras.Model(
+        inputs,
+        [
+            layers.SpatialDropout2D(0.5)(inputs),
+            layers.Dropout(0.5, noise_shape=(None, 5, 1, 1))(inputs),
+        ],
+    )
+    spatial, rows = keras_ic.predict_with_uncertainty(
+        model, np.ones((6, 5, 5, 4), "float32"), samples=2
+    ).mean
     assert set(np.unique(spatial)) == set(np.unique(rows)) == {0.0, 1.0, 2.0}
     assert np.all(spatial == spatial[:, :1, :1]) and np.all(rows == rows[:, :, :1, :1])
     assert np.ptp(spatial, axis=3).any() and np.ptp(rows, axis=1).any()
@@ -101,7 +127,9 @@ def test_an_interruption_leaves_the_model_as_it_was():
 def test_attention_drops_too_and_what_was_raised_from_0_is_passed_over():
     inputs = keras.Input((3, 4))
     raised = keras.layers.Dropout(0)
-    model = keras.Model(inputs, raised(keras.layers.MultiHeadAttention(2, 4, dropout=0.5)(inputs, inputs)))
+    model = keras.Model(
+        inputs, raised(keras.layers.MultiHeadAttention(2, 4, dropout=0.5)(inputs, inputs))
+    )
     raised.rate = 0.5
     x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
     assert keras_ic.predict_with_uncertainty(model, x, samples=4).std.max() > 0
@@ -117,7 +145,10 @@ def test_what_cannot_be_sampled_is_named():
     total = keras.Input((3, 4))
     for model, said in (
         (keras.Sequential([keras.Input((3, 4)), Tripled(0.5, name="mine")]), "Received: mine$"),
-        (keras.Model(total, keras.ops.sum(keras_ic.IC(0.1)(total))), r"one entry for each input.*Received: outputs of shapes \[\(\)\] for 2 inputs"),
+        (
+            keras.Model(total, keras.ops.sum(keras_ic.IC(0.1)(total))),
+            r"one entry for each input.*Received: outputs of shapes \[\(\)\] for 2 inputs",
+        ),
     ):
         with pytest.raises(ValueError, match=said):
             keras_ic.predict_with_uncertainty(model, x)
@@ -131,7 +162,10 @@ def test_errors():
         ({"seed": -1}, r"`seed` must be an integer in .*Received: seed=-1"),
         ({"x": {**x, "more": x["more"][:2]}}, r"as many in each.*Received: arrays of shapes"),
         ({"x": sample(0)}, r"at least one input.*Received"),
-        ({"model": keras.Sequential([keras.Input((2,)), keras_ic.IC(0.0)])}, r"no IC or Dropout layer with a rate above 0.*Received: model"),
+        (
+            {"model": keras.Sequential([keras.Input((2,)), keras_ic.IC(0.0)])},
+            r"no IC or Dropout layer with a rate above 0.*Received: model",
+        ),
         ({"model": 3}, r"must be a keras.Model. Received"),
     ):
         with pytest.raises(ValueError, match=said):

@@ -1,10 +1,18 @@
-"""The CIFAR DenseNets and DenseNet-BCs, in the usual order of layers and in the three IC unit orders."""
+"""The CIFAR DenseNets and DenseNet-BCs, in the usual order of layers and in the three IC unit
+orders.
+"""
 
 import keras
 from keras import layers
 
-from keras_ic.applications.units import BN_RELU_CONV, DEEPEST, Units, checked_classes, checked_input_shape
-from keras_ic.validation import checked_bool, checked_int
+from keras_ic.applications.units import (
+    BN_RELU_CONV,
+    DEEPEST,
+    Units,
+    checked_classes,
+    checked_input_shape,
+)
+from keras_ic.utils.validation import checked_bool, checked_int
 
 BLOCKS = 3
 FILTERS = 16  # of the first convolution; DenseNet-BC has twice its growth rate
@@ -26,51 +34,70 @@ def DenseNet(
 ) -> keras.Model:
     """A CIFAR DenseNet, or DenseNet-BC, whose units are built in one of four orders.
 
-    A 3x3 convolution of 16 filters, three dense blocks of `n` layers each, global average pooling, and a dense classifier. A layer is a 3x3
-    convolution of `growth_rate` filters, which reads the concatenation of the block's input and of what all layers before it in the block gave.
-    Between two blocks stands a transition: a 1x1 convolution that keeps the number of channels, and a 2x2 average pooling. That makes a depth of
-    `3n+4`. With `bottleneck`, the network is a DenseNet-BC: a 1x1 convolution of `4 * growth_rate` filters stands before each 3x3 one, a transition
-    halves the number of channels (rounded down), and the first convolution has `2 * growth_rate` filters; the depth is `6n+4`.
+    A 3x3 convolution of 16 filters, three dense blocks of `n` layers each, global average pooling,
+    and a dense classifier. A layer is a 3x3 convolution of `growth_rate` filters, which reads the
+    concatenation of the block's input and of what all layers before it in the block gave. Between
+    two blocks stands a transition: a 1x1 convolution that keeps the number of channels, and a 2x2
+    average pooling. That makes a depth of `3n+4`. With `bottleneck`, the network is a DenseNet-BC:
+    a 1x1 convolution of `4 * growth_rate` filters stands before each 3x3 one, a transition halves
+    the number of channels (rounded down), and the first convolution has `2 * growth_rate` filters;
+    the depth is `6n+4`.
 
     The orders:
 
-    - `"usual"`: BatchNorm-ReLU-Conv, as in Huang et al., with BatchNorm and ReLU before the last pooling too, and no dropout.
-    - `"relu-ic-conv"`: ReLU-IC-Conv, which Chen et al. found best in ResNets; `"ic"` is another name of it.
+    - `"usual"`: BatchNorm-ReLU-Conv, as in Huang et al., with BatchNorm and ReLU before the last
+      pooling too, and no dropout.
+    - `"relu-ic-conv"`: ReLU-IC-Conv, which Chen et al. found best in ResNets; `"ic"` is another
+      name of it.
     - `"ic-conv-relu"`: IC-Conv-ReLU.
     - `"conv-relu-ic"`: Conv-ReLU-IC.
 
-    The images enter the first convolution without an IC; the classifier has one after the pooling. A concatenation joins what whole units gave,
-    and the pooling of a transition stands behind its whole unit.
+    The images enter the first convolution without an IC; the classifier has one after the pooling.
+    A concatenation joins what whole units gave, and the pooling of a transition stands behind its
+    whole unit.
 
-    In `"relu-ic-conv"` and `"ic-conv-relu"` every other weight layer reads an IC of its own, over all channels that it reads, as in the usual order
-    it has a BatchNorm of its own. The two compute the same but for the transitions, where the average is of what is before the ReLU in the one and
-    of what is behind it in the other. In `"conv-relu-ic"` each channel passes one IC, right behind its convolution, and all that read it later read
-    the same values, the same dropped ones included; only the averages of a transition are no longer an IC's output. It has the fewest parameters
-    of the three, and the least to compute. Convolutions have no bias in the usual order, where a BatchNorm shifts before each of them, and one in
-    the others.
+    In `"relu-ic-conv"` and `"ic-conv-relu"` every other weight layer reads an IC of its own, over
+    all channels that it reads, as in the usual order it has a BatchNorm of its own. The two compute
+    the same but for the transitions, where the average is of what is before the ReLU in the one and
+    of what is behind it in the other. In `"conv-relu-ic"` each channel passes one IC, right behind
+    its convolution, and all that read it later read the same values, the same dropped ones
+    included; only the averages of a transition are no longer an IC's output. It has the fewest
+    parameters of the three, and the least to compute. Convolutions have no bias in the usual order,
+    where a BatchNorm shifts before each of them, and one in the others.
 
-    Layers are named after their place: `stem`, `block2_layer3_conv1` (and `..._conv2` in a DenseNet-BC), `block2_layer3_concat`, `transition1_conv`,
-    `transition1_pool`, `pool`, `classifier`, and `block2_layer3_conv1_ic`, `..._bn`, `..._relu` for those of the same unit.
+    Layers are named after their place: `stem`, `block2_layer3_conv1` (and `..._conv2` in a
+    DenseNet-BC), `block2_layer3_concat`, `transition1_conv`, `transition1_pool`, `pool`,
+    `classifier`, and `block2_layer3_conv1_ic`, `..._bn`, `..._relu` for those of the same unit.
 
     Args:
-        depth: Integer up to 2000, the number of weight layers: `3n+4` (40, 100), with `bottleneck` `6n+4` (100, 190, 250). Defaults to `40`.
-        growth_rate: Integer, the number of filters of each layer of a block, `k` in the paper. Defaults to `12`.
-        order: One of `"usual"`, `"ic"`, `"relu-ic-conv"`, `"ic-conv-relu"`, `"conv-relu-ic"`. Defaults to `"ic"`.
-        rate: Float in `[0, 1)`, the probability to drop a value in each IC. `"usual"` does not use it. Defaults to `0.05`.
+        depth: Integer up to 2000, the number of weight layers: `3n+4` (40, 100), with `bottleneck`
+            `6n+4` (100, 190, 250). Defaults to `40`.
+        growth_rate: Integer, the number of filters of each layer of a block, `k` in the paper.
+            Defaults to `12`.
+        order: One of `"usual"`, `"ic"`, `"relu-ic-conv"`, `"ic-conv-relu"`, `"conv-relu-ic"`.
+            Defaults to `"ic"`.
+        rate: Float in `[0, 1)`, the probability to drop a value in each IC. `"usual"` does not use
+            it. Defaults to `0.05`.
         classes: Integer, the number of classes. Defaults to `10`.
-        input_shape: Tuple `(height, width, channels)`, pixels first; height and width at least 4 or None. Defaults to `(32, 32, 3)`.
-        weight_decay: Float, at least 0: `weight_decay * sum(kernel**2)` of every kernel is added to the loss. Defaults to `1e-4`.
-        seed: Integer in `[0, 2**31)`, from which every kernel's initializer and every IC get a seed of their own, so that the same seed gives the
-            same network and the same masks. Seeds below `2**19` share nothing with each other. Defaults to `None`: a new network each time.
-        name: String, the name of the model. Defaults to `None`: `"densenet"`, or `"densenet_bc"` with `bottleneck`, and the depth.
+        input_shape: Tuple `(height, width, channels)`, pixels first; height and width at least 4 or
+            None. Defaults to `(32, 32, 3)`.
+        weight_decay: Float, at least 0: `weight_decay * sum(kernel**2)` of every kernel is added to
+            the loss. Defaults to `1e-4`.
+        seed: Integer in `[0, 2**31)`, from which every kernel's initializer and every IC get a seed
+            of their own, so that the same seed gives the same network and the same masks. Seeds
+            below `2**19` share nothing with each other. Defaults to `None`: a new network each
+            time.
+        name: String, the name of the model. Defaults to `None`: `"densenet"`, or `"densenet_bc"`
+            with `bottleneck`, and the depth.
         bottleneck: Boolean, whether to make a DenseNet-BC. Defaults to `False`.
 
     Returns:
-        A functional `keras.Model` from float images `(batch, height, width, channels)` to logits `(batch, classes)`, with no softmax, not
-        compiled.
+        A functional `keras.Model` from float images `(batch, height, width, channels)` to logits
+        `(batch, classes)`, with no softmax, not compiled.
 
     Raises:
-        ValueError: For an argument that the above excludes, naming the choices and what was received.
+        ValueError: For an argument that the above excludes, naming the choices and what was
+            received.
 
     Example:
 
@@ -84,29 +111,47 @@ def DenseNet(
     ```
 
     References:
-        - [Huang et al., 2016](https://arxiv.org/abs/1608.06993), densely connected convolutional networks; section 3 has the CIFAR networks
+        - [Huang et al., 2016](https://arxiv.org/abs/1608.06993), densely connected convolutional
+          networks; section 3 has the CIFAR networks
         - [Chen et al., 2019](https://arxiv.org/abs/1905.05928), the IC layer and its unit orders
     """
     bottleneck = checked_bool("bottleneck", bottleneck)
     block_layers = _checked_depth(depth, bottleneck)
-    growth_rate = checked_int("growth_rate", growth_rate, "an integer above 0, the filters of each layer", lambda value: value > 0)
+    growth_rate = checked_int(
+        "growth_rate",
+        growth_rate,
+        "an integer above 0, the filters of each layer",
+        lambda value: value > 0,
+    )
     units = Units(order, rate, weight_decay, seed, usual=BN_RELU_CONV)
     classes = checked_classes(classes)
 
     images = keras.Input(checked_input_shape(input_shape, SMALLEST), name="images")
-    x = units.behind(units.convolution("stem", 2 * growth_rate if bottleneck else FILTERS, 3)(images), "stem")
+    x = units.behind(
+        units.convolution("stem", 2 * growth_rate if bottleneck else FILTERS, 3)(images), "stem"
+    )
     for block in range(1, BLOCKS + 1):
         for index in range(1, block_layers + 1):
             x = _layer(units, x, f"block{block}_layer{index}", growth_rate, bottleneck)
         if block < BLOCKS:
-            x = units.convolution_unit(x, f"transition{block}_conv", x.shape[-1] // 2 if bottleneck else x.shape[-1], 1)
-            x = layers.AveragePooling2D(2, data_format="channels_last", name=f"transition{block}_pool")(x)
-    return keras.Model(images, units.pooled_logits(x, classes), name=name or f"densenet{'_bc' if bottleneck else ''}{int(depth)}")
+            x = units.convolution_unit(
+                x, f"transition{block}_conv", x.shape[-1] // 2 if bottleneck else x.shape[-1], 1
+            )
+            x = layers.AveragePooling2D(
+                2, data_format="channels_last", name=f"transition{block}_pool"
+            )(x)
+    return keras.Model(
+        images,
+        units.pooled_logits(x, classes),
+        name=name or f"densenet{'_bc' if bottleneck else ''}{int(depth)}",
+    )
 
 
 def _layer(units, x, name, growth_rate, bottleneck):
     """One or two units, and their input beside what they give."""
-    convolutions = [(EXPANSION * growth_rate, 1), (growth_rate, 3)] if bottleneck else [(growth_rate, 3)]
+    convolutions = (
+        [(EXPANSION * growth_rate, 1), (growth_rate, 3)] if bottleneck else [(growth_rate, 3)]
+    )
     new = x
     for index, (filters, size) in enumerate(convolutions, 1):
         new = units.convolution_unit(new, f"{name}_conv{index}", filters, size)
@@ -115,6 +160,16 @@ def _layer(units, x, name, growth_rate, bottleneck):
 
 def _checked_depth(depth, bottleneck):
     """How many layers a block has."""
-    step, form = (6, "6n+4 (100, 190, 250), as of a DenseNet-BC") if bottleneck else (3, "3n+4 (40, 100)")
+    step, form = (
+        (6, "6n+4 (100, 190, 250), as of a DenseNet-BC") if bottleneck else (3, "3n+4 (40, 100)")
+    )
     wanted = f"an integer from {step + 4} to {DEEPEST} of the form {form}"
-    return (checked_int("depth", depth, wanted, lambda value: step + 4 <= value <= DEEPEST and (value - 4) % step == 0) - 4) // step
+    return (
+        checked_int(
+            "depth",
+            depth,
+            wanted,
+            lambda value: step + 4 <= value <= DEEPEST and (value - 4) % step == 0,
+        )
+        - 4
+    ) // step

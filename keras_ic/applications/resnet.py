@@ -1,10 +1,12 @@
-"""The CIFAR ResNets of depth 6n+2 and 9n+2, in the usual order of layers and in the three IC unit orders."""
+"""The CIFAR ResNets of depth 6n+2 and 9n+2, in the usual order of layers and in the three IC unit
+orders.
+"""
 
 import keras
 from keras import layers
 
 from keras_ic.applications.units import DEEPEST, Units, checked_classes, checked_input_shape
-from keras_ic.validation import checked_choice, checked_int
+from keras_ic.utils.validation import checked_choice, checked_int
 
 FILTERS = (16, 32, 64)
 EXPANSION = 4  # of a bottleneck's output over its middle
@@ -23,45 +25,58 @@ def ResNet(
 ) -> keras.Model:
     """A CIFAR ResNet whose residual units are built in one of four orders.
 
-    A 3x3 convolution of 16 filters, three stages of `n` blocks with 16, 32 and 64 filters (a bottleneck's output has four times as many), the
-    second and the third stage starting with stride 2, global average pooling, and a dense classifier. A block of two 3x3 convolutions ("basic")
+    A 3x3 convolution of 16 filters, three stages of `n` blocks with 16, 32 and 64 filters (a
+    bottleneck's output has four times as many), the second and the third stage starting with stride
+    2, global average pooling, and a dense classifier. A block of two 3x3 convolutions ("basic")
     makes a depth of `6n+2`, one of 1x1, 3x3 and 1x1 ("bottleneck") of `9n+2`.
 
     The orders:
 
-    - `"usual"`: Conv-BatchNorm-ReLU with a ReLU after the addition, and no dropout (He et al., 2015).
+    - `"usual"`: Conv-BatchNorm-ReLU with a ReLU after the addition, and no dropout (He et al.,
+      2015).
     - `"relu-ic-conv"`: ReLU-IC-Conv, which Chen et al. found best; `"ic"` is another name of it.
     - `"ic-conv-relu"`: IC-Conv-ReLU.
     - `"conv-relu-ic"`: Conv-ReLU-IC.
 
-    In the three IC orders, what a block adds to its input is the last layer of its last unit, and the sum goes on as it is. The images enter the
-    first convolution without an IC; the classifier, a weight layer too, has one after the pooling. In `"relu-ic-conv"` and `"ic-conv-relu"` every
-    other convolution reads an IC, too; in `"conv-relu-ic"` the first of a block reads the sum of what ICs before it gave. Where a block changes the
-    shape, a 1x1 convolution stands on the shortcut; it reads what the block's first convolution reads, so that the two share one IC.
+    In the three IC orders, what a block adds to its input is the last layer of its last unit, and
+    the sum goes on as it is. The images enter the first convolution without an IC; the classifier,
+    a weight layer too, has one after the pooling. In `"relu-ic-conv"` and `"ic-conv-relu"` every
+    other convolution reads an IC, too; in `"conv-relu-ic"` the first of a block reads the sum of
+    what ICs before it gave. Where a block changes the shape, a 1x1 convolution stands on the
+    shortcut; it reads what the block's first convolution reads, so that the two share one IC.
     Convolutions with a BatchNorm behind them have no bias, the others do.
 
-    Layers are named after their place: `stem`, `stage2_block1_conv2`, `stage2_block1_shortcut`, `classifier`, and `stage2_block1_conv2_ic`,
-    `..._bn`, `..._relu` for those of the same unit.
+    Layers are named after their place: `stem`, `stage2_block1_conv2`, `stage2_block1_shortcut`,
+    `classifier`, and `stage2_block1_conv2_ic`, `..._bn`, `..._relu` for those of the same unit.
 
     Args:
-        depth: Integer up to 2000, the number of weight layers without those on shortcuts: `6n+2` (20, 32, 44, 56, 110) or `9n+2` (29, 47, 164).
-        order: One of `"usual"`, `"ic"`, `"relu-ic-conv"`, `"ic-conv-relu"`, `"conv-relu-ic"`. Defaults to `"ic"`.
-        rate: Float in `[0, 1)`, the probability to drop a value in each IC. `"usual"` does not use it. Defaults to `0.05`.
+        depth: Integer up to 2000, the number of weight layers without those on shortcuts: `6n+2`
+            (20, 32, 44, 56, 110) or `9n+2` (29, 47, 164).
+        order: One of `"usual"`, `"ic"`, `"relu-ic-conv"`, `"ic-conv-relu"`, `"conv-relu-ic"`.
+            Defaults to `"ic"`.
+        rate: Float in `[0, 1)`, the probability to drop a value in each IC. `"usual"` does not use
+            it. Defaults to `0.05`.
         classes: Integer, the number of classes. Defaults to `10`.
-        input_shape: Tuple `(height, width, channels)`, pixels first; height and width may be None. Defaults to `(32, 32, 3)`.
-        weight_decay: Float, at least 0: `weight_decay * sum(kernel**2)` of every kernel is added to the loss. Defaults to `1e-4`.
-        seed: Integer in `[0, 2**31)`, from which every kernel's initializer and every IC get a seed of their own, so that the same seed gives the
-            same network and the same masks. Seeds below `2**19` share nothing with each other. Defaults to `None`: a new network each time.
+        input_shape: Tuple `(height, width, channels)`, pixels first; height and width may be None.
+            Defaults to `(32, 32, 3)`.
+        weight_decay: Float, at least 0: `weight_decay * sum(kernel**2)` of every kernel is added to
+            the loss. Defaults to `1e-4`.
+        seed: Integer in `[0, 2**31)`, from which every kernel's initializer and every IC get a seed
+            of their own, so that the same seed gives the same network and the same masks. Seeds
+            below `2**19` share nothing with each other. Defaults to `None`: a new network each
+            time.
         name: String, the name of the model. Defaults to `None`: `"resnet"` and the depth.
-        block: `"basic"`, `"bottleneck"` or `"auto"`. `"auto"` takes the one that makes the depth; where both do (20, 38, 56, ...), basic blocks
-            up to 110, as in He et al. 2015, and bottlenecks above, as in the ResNet-164 of He et al. 2016. Defaults to `"auto"`.
+        block: `"basic"`, `"bottleneck"` or `"auto"`. `"auto"` takes the one that makes the depth;
+            where both do (20, 38, 56, ...), basic blocks up to 110, as in He et al. 2015, and
+            bottlenecks above, as in the ResNet-164 of He et al. 2016. Defaults to `"auto"`.
 
     Returns:
-        A functional `keras.Model` from float images `(batch, height, width, channels)` to logits `(batch, classes)`, with no softmax, not
-        compiled.
+        A functional `keras.Model` from float images `(batch, height, width, channels)` to logits
+        `(batch, classes)`, with no softmax, not compiled.
 
     Raises:
-        ValueError: For an argument that the above excludes, naming the choices and what was received.
+        ValueError: For an argument that the above excludes, naming the choices and what was
+            received.
 
     Example:
 
@@ -75,7 +90,8 @@ def ResNet(
     ```
 
     References:
-        - [He et al., 2015](https://arxiv.org/abs/1512.03385), deep residual learning; section 4.2 has the CIFAR networks
+        - [He et al., 2015](https://arxiv.org/abs/1512.03385), deep residual learning; section 4.2
+          has the CIFAR networks
         - [He et al., 2016](https://arxiv.org/abs/1603.05027), identity mappings; ResNet-164
         - [Chen et al., 2019](https://arxiv.org/abs/1905.05928), the IC layer and its unit orders
     """
@@ -95,7 +111,10 @@ def ResNet(
 def _block(units, x, name, kind, filters, stride):
     """Two or three units and the addition."""
     outputs = filters * EXPANSION if kind == "bottleneck" else filters
-    convolutions = {"basic": [(filters, 3)] * 2, "bottleneck": [(filters, 1), (filters, 3), (outputs, 1)]}[kind]
+    convolutions = {
+        "basic": [(filters, 3)] * 2,
+        "bottleneck": [(filters, 1), (filters, 3), (outputs, 1)],
+    }[kind]
     usual = units.order == "usual"
     skip = x
     for index, (width, size) in enumerate(convolutions, 1):
@@ -115,12 +134,25 @@ def _block(units, x, name, kind, filters, stride):
 def _checked_depth(depth, block):
     """The kind of block, and how many of it a stage has."""
     block = checked_choice("block", block, ("auto", "basic", "bottleneck"))
-    wanted = f"an integer from 8 to {DEEPEST} of the form 6n+2 (20, 32, 44, 56, 110: basic blocks) or 9n+2 (29, 47, 164: bottlenecks)"
-    depth = checked_int("depth", depth, wanted, lambda value: 8 <= value <= DEEPEST and ((value - 2) % 6 == 0 or (value - 2) % 9 == 0))
+    wanted = (
+        f"an integer from 8 to {DEEPEST} of the form 6n+2 (20, 32, 44, 56, 110: basic blocks) or"
+        " 9n+2 (29, 47, 164: bottlenecks)"
+    )
+    depth = checked_int(
+        "depth",
+        depth,
+        wanted,
+        lambda value: 8 <= value <= DEEPEST and ((value - 2) % 6 == 0 or (value - 2) % 9 == 0),
+    )
     fits = {"basic": (depth - 2) % 6 == 0, "bottleneck": (depth - 2) % 9 == 0}
     if block == "auto":
-        block = "basic" if fits["basic"] and (depth <= 110 or not fits["bottleneck"]) else "bottleneck"
+        block = (
+            "basic" if fits["basic"] and (depth <= 110 or not fits["bottleneck"]) else "bottleneck"
+        )
     if not fits[block]:
         form = {"basic": "6n+2, as 20, 32 or 56", "bottleneck": "9n+2, as 29, 47 or 164"}[block]
-        raise ValueError(f"With {block} blocks, `depth` must be of the form {form}. Received: depth={depth} with block={block!r}")
+        raise ValueError(
+            f"With {block} blocks, `depth` must be of the form {form}. Received: depth={depth} with"
+            f" block={block!r}"
+        )
     return block, (depth - 2) // {"basic": 6, "bottleneck": 9}[block]

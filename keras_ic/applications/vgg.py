@@ -21,49 +21,62 @@ def VGG16(
 ) -> keras.Model:
     """The VGG-16 for CIFAR, built of units in one of four orders.
 
-    Thirteen 3x3 convolutions in five blocks of 64, 128, 256, 512 and 512 filters, a 2x2 max pooling behind each block, then two dense layers of 512
-    and a dense classifier: 16 weight layers, as in configuration D of Simonyan and Zisserman. Their dense layers of 4096 are made for images of
-    224x224; of an image of 32x32 the last pooling leaves 512 values, and 512 is the width that is common on CIFAR. Liu and Deng fitted a modified
-    VGG-16 to CIFAR-10 with BatchNorm and stronger regularization; this network need not agree with theirs layer by layer.
+    Thirteen 3x3 convolutions in five blocks of 64, 128, 256, 512 and 512 filters, a 2x2 max pooling
+    behind each block, then two dense layers of 512 and a dense classifier: 16 weight layers, as in
+    configuration D of Simonyan and Zisserman. Their dense layers of 4096 are made for images of
+    224x224; of an image of 32x32 the last pooling leaves 512 values, and 512 is the width that is
+    common on CIFAR. Liu and Deng fitted a modified VGG-16 to CIFAR-10 with BatchNorm and stronger
+    regularization; this network need not agree with theirs layer by layer.
 
     The orders:
 
     - `"usual"`: Conv-BatchNorm-ReLU, and no dropout.
-    - `"relu-ic-conv"`: ReLU-IC-Conv, which Chen et al. found best in ResNets; `"ic"` is another name of it.
+    - `"relu-ic-conv"`: ReLU-IC-Conv, which Chen et al. found best in ResNets; `"ic"` is another
+      name of it.
     - `"ic-conv-relu"`: IC-Conv-ReLU.
     - `"conv-relu-ic"`: Conv-ReLU-IC.
 
-    The dense layers are units of the same order. The images enter the first convolution without an IC, and nothing stands behind the classifier.
-    Weight layers with a BatchNorm behind them have no bias, the others do.
+    The dense layers are units of the same order. The images enter the first convolution without an
+    IC, and nothing stands behind the classifier. Weight layers with a BatchNorm behind them have no
+    bias, the others do.
 
-    A pooling stands between two units, behind all of the one and before all of the other. In `"relu-ic-conv"` and `"ic-conv-relu"` the IC so comes
-    after the pooling, and every weight layer but the first reads an IC. In `"conv-relu-ic"` it comes before, and the weight layer behind a pooling
-    reads the largest of four values that an IC gave, of which it may have dropped some. An IC stands above the Flatten, not below it, so that it
-    has one mean and one variance a channel.
+    A pooling stands between two units, behind all of the one and before all of the other. In
+    `"relu-ic-conv"` and `"ic-conv-relu"` the IC so comes after the pooling, and every weight layer
+    but the first reads an IC. In `"conv-relu-ic"` it comes before, and the weight layer behind a
+    pooling reads the largest of four values that an IC gave, of which it may have dropped some. An
+    IC stands above the Flatten, not below it, so that it has one mean and one variance a channel.
 
-    In a plain chain as this is, the three IC orders nearly coincide, for between two convolutions all of them put ReLU, then IC. As the maximum and
-    ReLU commute, `"relu-ic-conv"` and `"ic-conv-relu"` compute the same function; the former applies ReLU to a quarter of the values where there is
-    a pooling. `"conv-relu-ic"` differs from them at the five poolings alone.
+    In a plain chain as this is, the three IC orders nearly coincide, for between two convolutions
+    all of them put ReLU, then IC. As the maximum and ReLU commute, `"relu-ic-conv"` and
+    `"ic-conv-relu"` compute the same function; the former applies ReLU to a quarter of the values
+    where there is a pooling. `"conv-relu-ic"` differs from them at the five poolings alone.
 
-    Layers are named after their place: `block3_conv2`, `block3_pool`, `flatten`, `dense1`, `dense2`, `classifier`, and `block3_conv2_ic`, `..._bn`,
-    `..._relu` for those of the same unit.
+    Layers are named after their place: `block3_conv2`, `block3_pool`, `flatten`, `dense1`,
+    `dense2`, `classifier`, and `block3_conv2_ic`, `..._bn`, `..._relu` for those of the same unit.
 
     Args:
-        order: One of `"usual"`, `"ic"`, `"relu-ic-conv"`, `"ic-conv-relu"`, `"conv-relu-ic"`. Defaults to `"ic"`.
-        rate: Float in `[0, 1)`, the probability to drop a value in each IC. `"usual"` does not use it. Defaults to `0.05`.
+        order: One of `"usual"`, `"ic"`, `"relu-ic-conv"`, `"ic-conv-relu"`, `"conv-relu-ic"`.
+            Defaults to `"ic"`.
+        rate: Float in `[0, 1)`, the probability to drop a value in each IC. `"usual"` does not use
+            it. Defaults to `0.05`.
         classes: Integer, the number of classes. Defaults to `10`.
-        input_shape: Tuple `(height, width, channels)`, pixels first; height and width at least 32. Defaults to `(32, 32, 3)`.
-        weight_decay: Float, at least 0: `weight_decay * sum(kernel**2)` of every kernel is added to the loss. Defaults to `1e-4`.
-        seed: Integer in `[0, 2**31)`, from which every kernel's initializer and every IC get a seed of their own, so that the same seed gives the
-            same network and the same masks. Seeds below `2**19` share nothing with each other. Defaults to `None`: a new network each time.
+        input_shape: Tuple `(height, width, channels)`, pixels first; height and width at least 32.
+            Defaults to `(32, 32, 3)`.
+        weight_decay: Float, at least 0: `weight_decay * sum(kernel**2)` of every kernel is added to
+            the loss. Defaults to `1e-4`.
+        seed: Integer in `[0, 2**31)`, from which every kernel's initializer and every IC get a seed
+            of their own, so that the same seed gives the same network and the same masks. Seeds
+            below `2**19` share nothing with each other. Defaults to `None`: a new network each
+            time.
         name: String, the name of the model. Defaults to `None`: `"vgg16"`.
 
     Returns:
-        A functional `keras.Model` from float images `(batch, height, width, channels)` to logits `(batch, classes)`, with no softmax, not
-        compiled.
+        A functional `keras.Model` from float images `(batch, height, width, channels)` to logits
+        `(batch, classes)`, with no softmax, not compiled.
 
     Raises:
-        ValueError: For an argument that the above excludes, naming the choices and what was received.
+        ValueError: For an argument that the above excludes, naming the choices and what was
+            received.
 
     Example:
 
@@ -77,9 +90,11 @@ def VGG16(
     ```
 
     References:
-        - [Simonyan and Zisserman, 2014](https://arxiv.org/abs/1409.1556), VGG; table 1 has configuration D
-        - [Liu and Deng, 2015](https://doi.org/10.1109/ACPR.2015.7486599), very deep convolutional neural network based image classification using
-          small training sample size; a modified VGG-16 with BatchNorm on CIFAR-10
+        - [Simonyan and Zisserman, 2014](https://arxiv.org/abs/1409.1556), VGG; table 1 has
+          configuration D
+        - [Liu and Deng, 2015](https://doi.org/10.1109/ACPR.2015.7486599), very deep convolutional
+          neural network based image classification using small training sample size; a modified
+          VGG-16 with BatchNorm on CIFAR-10
         - [Chen et al., 2019](https://arxiv.org/abs/1905.05928), the IC layer and its unit orders
     """
     units = Units(order, rate, weight_decay, seed)
@@ -98,4 +113,6 @@ def VGG16(
         if dense == "dense1":
             x = layers.Flatten(data_format="channels_last", name="flatten")(x)
         x = units.behind(units.dense(dense, WIDTH)(x), dense)
-    return keras.Model(images, units.logits(units.before(x, "classifier"), classes), name=name or "vgg16")
+    return keras.Model(
+        images, units.logits(units.before(x, "classifier"), classes), name=name or "vgg16"
+    )

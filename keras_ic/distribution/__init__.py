@@ -1,4 +1,4 @@
-"""Training on many devices and many machines: the strategy, and models whose `fit` works under it."""
+"""Training on many devices and machines: the strategy, and models whose `fit` works under it."""
 
 from keras_ic.distribution.backup import Backup
 from keras_ic.distribution.cluster import Cluster, cluster

@@ -1,4 +1,6 @@
-"""Which processes train together, as TF_CONFIG or SLURM say it; checked before a framework sees it, since theirs is a late and obscure error."""
+"""Which processes train together, as TF_CONFIG or SLURM say it; checked before a framework sees it,
+since theirs is a late and obscure error.
+"""
 
 import contextlib
 import dataclasses
@@ -14,7 +16,8 @@ from keras_ic.distribution.peers import LostPeerError
 TF_CONFIG = "TF_CONFIG"
 TASKS = ("chief", "worker")
 PORTS = 2**16
-MOST_TASKS = 10**5  # far more than any step has, so that a damaged variable is told and not worked through
+# Far more than any step has, so that a damaged variable is told and not worked through.
+MOST_TASKS = 10**5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +54,8 @@ def cluster(environment: Mapping[str, str] | None = None) -> Cluster | None:
         The `Cluster`, or None if neither is there, or both speak of a single process.
 
     Raises:
-        ValueError: If TF_CONFIG is malformed, names other tasks than chief and worker, or does not hold this task; or if SLURM's variables disagree.
+        ValueError: If TF_CONFIG is malformed, names other tasks than chief and worker, or does not
+            hold this task; or if SLURM's variables disagree.
 
     Example:
 
@@ -64,7 +68,8 @@ def cluster(environment: Mapping[str, str] | None = None) -> Cluster | None:
     assert found.index == 1 and not found.is_chief
     ```
 
-    Reference: https://www.tensorflow.org/guide/distributed_training#setting_up_the_tf_config_environment_variable
+    Reference:
+    https://www.tensorflow.org/guide/distributed_training#setting_up_the_tf_config_environment_variable
     """
     environment = os.environ if environment is None else environment
     found = None
@@ -77,8 +82,13 @@ def cluster(environment: Mapping[str, str] | None = None) -> Cluster | None:
 
 def _from_tf_config(text: str) -> Cluster:
     def refuse(what):
-        example = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
-        return ValueError(f"TF_CONFIG {what}; it must look like {example}. Received: TF_CONFIG={text!r}")
+        example = (
+            '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker",'
+            ' "index": 0}}'
+        )
+        return ValueError(
+            f"TF_CONFIG {what}; it must look like {example}. Received: TF_CONFIG={text!r}"
+        )
 
     try:
         content = json.loads(text)
@@ -92,7 +102,11 @@ def _from_tf_config(text: str) -> Cluster:
     if others or not jobs:
         raise refuse(f"may name the jobs chief and worker alone, not {', '.join(others) or 'none'}")
     for job, addresses in jobs.items():
-        if not isinstance(addresses, list) or not addresses or not all(_is_address(address) for address in addresses):
+        if (
+            not isinstance(addresses, list)
+            or not addresses
+            or not all(_is_address(address) for address in addresses)
+        ):
             raise refuse(f"must give the job {job} a list of addresses host:port")
     if len(jobs.get("chief", ())) > 1:
         raise refuse("may have one chief")
@@ -106,7 +120,13 @@ def _from_tf_config(text: str) -> Cluster:
     if kind not in jobs or type(index) is not int or not 0 <= index < len(jobs[kind]):
         raise refuse("has a task that is not in its cluster")
     before = len(jobs.get("chief", ())) if kind == "worker" else 0
-    return Cluster(addresses, before + index, {job: list(jobs[job]) for job in TASKS if job in jobs}, (kind, index), TF_CONFIG)
+    return Cluster(
+        addresses,
+        before + index,
+        {job: list(jobs[job]) for job in TASKS if job in jobs},
+        (kind, index),
+        TF_CONFIG,
+    )
 
 
 def _is_address(value) -> bool:
@@ -117,10 +137,15 @@ def _is_address(value) -> bool:
 def _from_slurm(environment: Mapping[str, str]) -> Cluster:
     """The tasks of a step, those of a host on consecutive ports.
 
-    As TensorFlow's SlurmClusterResolver, but in the order of the hosts' list, which is that of the ranks: the resolver sorts them by name, n10 before
-    n9, and gives each the address of the other.
+    As TensorFlow's SlurmClusterResolver, but in the order of the hosts' list, which is that of the
+    ranks: the resolver sorts them by name, n10 before n9, and gives each the address of the other.
     """
-    names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE")
+    names = (
+        "SLURM_PROCID",
+        "SLURM_STEP_NUM_TASKS",
+        "SLURM_STEP_NODELIST",
+        "SLURM_STEP_TASKS_PER_NODE",
+    )
     values = {name: environment.get(name, "") for name in names}
     try:
         rank, tasks = int(values["SLURM_PROCID"]), int(values["SLURM_STEP_NUM_TASKS"])
@@ -134,13 +159,21 @@ def _from_slurm(environment: Mapping[str, str]) -> Cluster:
     except ValueError:
         shown = ", ".join(f"{name}={value!r}" for name, value in values.items())
         raise ValueError(
-            f"The variables of the SLURM step do not fit together; start the tasks with `srun`, or set TF_CONFIG. Received: {shown}"
+            "The variables of the SLURM step do not fit together; start the tasks with `srun`, or"
+            f" set TF_CONFIG. Received: {shown}"
         ) from None
     port = environment.get("KERAS_IC_PORT", "8888")
     if re.fullmatch("[0-9]{1,5}", port) is None or not 0 < int(port) <= PORTS - max(counts):
-        raise ValueError(f"KERAS_IC_PORT must be a port with room behind it for the tasks of a host. Received: KERAS_IC_PORT={port!r}")
+        raise ValueError(
+            "KERAS_IC_PORT must be a port with room behind it for the tasks of a host. Received:"
+            f" KERAS_IC_PORT={port!r}"
+        )
     base = int(port)
-    addresses = [f"{host}:{base + number}" for host, count in zip(hosts, counts, strict=True) for number in range(count)]
+    addresses = [
+        f"{host}:{base + number}"
+        for host, count in zip(hosts, counts, strict=True)
+        for number in range(count)
+    ]
     return Cluster(addresses, rank, {"worker": addresses}, ("worker", rank), "SLURM")
 
 
@@ -152,13 +185,18 @@ def _hosts(text: str, most: int) -> list[str]:
             first, _, last = part.partition("-")
             if int(last or first) - int(first) > most:
                 raise ValueError
-            hosts += [f"{prefix}{number:0{len(first)}d}" for number in range(int(first), int(last or first) + 1)]
+            hosts += [
+                f"{prefix}{number:0{len(first)}d}"
+                for number in range(int(first), int(last or first) + 1)
+            ]
         hosts += [] if ranges else [prefix]
     return hosts
 
 
 def check_port(found: Cluster) -> None:
-    """Raises the error of a port that another process listens on; TensorFlow would say so in its log and wait for its peers."""
+    """Raises the error of a port that another process listens on; TensorFlow would say so in its
+    log and wait for its peers.
+    """
     port = int(found.addresses[found.index].rpartition(":")[2])
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As servers do: the port of a process that has just died counts as free.
@@ -167,24 +205,29 @@ def check_port(found: Cluster) -> None:
             probe.bind(("", port))
         except OSError as error:
             raise ValueError(
-                f"The port of this task is not to be had ({error.strerror}); end the process that has it, or give the task another port. "
-                f"Received: {found.addresses[found.index]!r} of {found.source}"
+                f"The port of this task is not to be had ({error.strerror}); end the process that"
+                " has it, or give the task another port. Received:"
+                f" {found.addresses[found.index]!r} of {found.source}"
             ) from None
 
 
 def wait_for_peers(found: Cluster, timeout: float) -> None:
-    """Has the chief wait until all others listen, since TensorFlow's leader would wait for them without end. The others' wait ends by itself."""
+    """Has the chief wait until all others listen, since TensorFlow's leader would wait for them
+    without end. The others' wait ends by itself.
+    """
     end = time.monotonic() + timeout
     for address in found.addresses[1:] if found.is_chief else ():
         host, _, port = address.rpartition(":")
         while True:
             try:
-                socket.create_connection((host.strip("[]"), int(port)), timeout=max(end - time.monotonic(), 0.1)).close()
+                socket.create_connection(
+                    (host.strip("[]"), int(port)), timeout=max(end - time.monotonic(), 0.1)
+                ).close()
                 break
             except OSError as error:
                 if time.monotonic() > end:
                     raise LostPeerError(
-                        f"A worker did not start within {timeout:g} seconds ({error}); start all of them, with the same {found.source}. "
-                        f"Received: {address!r}"
+                        f"A worker did not start within {timeout:g} seconds ({error}); start all of"
+                        f" them, with the same {found.source}. Received: {address!r}"
                     ) from None
                 time.sleep(0.2)

@@ -7,4 +7,15 @@ from keras_ic.experiments.report import report
 from keras_ic.experiments.running import run
 from keras_ic.experiments.summary import Summary, summarize
 
-__all__ = ["Configuration", "Record", "Summary", "find", "grid", "network", "read", "report", "run", "summarize"]
+__all__ = [
+    "Configuration",
+    "Record",
+    "Summary",
+    "find",
+    "grid",
+    "network",
+    "read",
+    "report",
+    "run",
+    "summarize",
+]

@@ -1,4 +1,6 @@
-"""The arguments of `keras-ic train` that make a configuration: what they are, and those that give one."""
+"""The arguments of `keras-ic train` that make a configuration: what they are, and those that give
+one.
+"""
 
 import shlex
 
@@ -18,14 +20,21 @@ HELP = {
     "learning_rate": "the largest of the schedule",
     "schedule": "of the learning rate",
     "weight_decay": "L2 penalty on kernels, in the loss",
-    "decoupled_weight_decay": "share of the kernels that a step takes away, times the learning rate",
+    "decoupled_weight_decay": (
+        "share of the kernels that a step takes away, times the learning rate"
+    ),
     "dropout": "rate of a Dropout behind the activations of the usual order",
     "rate_schedule": "of the IC layers' rate over the epochs",
     "rate_depth": "of the IC layers' rate over the depth",
-    "rates": "of the depth linear, the first rate and the last; of stages, one for each equal part of the depth: 0,0.05,0.1",
+    "rates": (
+        "of the depth linear, the first rate and the last; of stages, one for each equal part of"
+        " the depth: 0,0.05,0.1"
+    ),
     "ic_layers": "which weight layers have an IC layer",
     "dtype": "",
-    "validation": "share of the training images that is left out and judged on, in place of the test set",
+    "validation": (
+        "share of the training images that is left out and judged on, in place of the test set"
+    ),
 }
 FLAGS = ("keep_batch_norm", "recalibrate")
 
@@ -40,7 +49,9 @@ def command_line(configuration: Configuration) -> str:
     defaults = Configuration(data=configuration.data, order=configuration.order).to_dict()
     words = ["keras-ic", "train"]
     for name, value in configuration.to_dict().items():
-        always = name in ("data", "model", "order", "epochs", "seed") or (name == "rate" and configuration.order != "usual")
+        always = name in ("data", "model", "order", "epochs", "seed") or (
+            name == "rate" and configuration.order != "usual"
+        )
         if not always and value == defaults[name]:
             continue
         if name in FLAGS:
@@ -48,5 +59,8 @@ def command_line(configuration: Configuration) -> str:
         elif name == "augment":
             words.append("--no-augment" if value is False else "")
         elif name in HELP and not (name == "rate" and configuration.rates is not None):
-            words += [f"--{name.replace('_', '-')}", ",".join(f"{rate:g}" for rate in value) if name == "rates" else str(value)]
+            words += [
+                f"--{name.replace('_', '-')}",
+                ",".join(f"{rate:g}" for rate in value) if name == "rates" else str(value),
+            ]
     return shlex.join(word for word in words if word)

@@ -15,9 +15,11 @@ class DivergedError(ValueError):
 
 
 class StopAtDivergence(keras.callbacks.Callback):
-    """Stops at the first step whose loss is not finite, and notes it as `(epoch, step)`, both from 0.
+    """Stops at the first step whose loss is not finite, and notes it as `(epoch, step)`, both from
+    0.
 
-    A step loses the weights without a sign if it is the last of its epoch; the loss on the validation data is then nan.
+    A step loses the weights without a sign if it is the last of its epoch; the loss on the
+    validation data is then nan.
     """
 
     def __init__(self):
@@ -43,10 +45,16 @@ class StopAtDivergence(keras.callbacks.Callback):
             raise DivergedError
 
 
-def explain(at: tuple[int, int], model: keras.Model, batches: Iterable[Any], rewind: Callable[[keras.Model], None]) -> str:
+def explain(
+    at: tuple[int, int],
+    model: keras.Model,
+    batches: Iterable[Any],
+    rewind: Callable[[keras.Model], None],
+) -> str:
     """One line that says at which step and in which layer values first were not finite.
 
-    The diverged weights do not tell, since they are all lost in one step. The epoch is therefore run once more up to that step.
+    The diverged weights do not tell, since they are all lost in one step. The epoch is therefore
+    run once more up to that step.
 
     Args:
         at: The epoch and the step, from 0.
@@ -84,4 +92,8 @@ def explain(at: tuple[int, int], model: keras.Model, batches: Iterable[Any], rew
 
 
 def _is_finite(value: Any) -> bool:
-    return bool(np.isfinite(keras.ops.convert_to_numpy(keras.ops.stop_gradient(keras.ops.cast(value, "float32")))).all())
+    return bool(
+        np.isfinite(
+            keras.ops.convert_to_numpy(keras.ops.stop_gradient(keras.ops.cast(value, "float32")))
+        ).all()
+    )

@@ -13,14 +13,16 @@ import numpy as np
 from keras_ic import applications, surgery
 from keras_ic.experiments.configuration import Configuration
 from keras_ic.experiments.schedules import ic_layers
-from keras_ic.validation import did_you_mean
+from keras_ic.utils.validation import did_you_mean
 
 FAMILIES: dict[str, Callable] = {"resnet": applications.ResNet, "densenet": applications.DenseNet}
 SINGLE = ("small", "vgg16")
 EXAMPLES = ("resnet20", "resnet110", "resnet164", "densenet40")  # of the families, for the error
 
 
-def network(configuration: Configuration, input_shape: tuple[int, ...], classes: int) -> keras.Model:
+def network(
+    configuration: Configuration, input_shape: tuple[int, ...], classes: int
+) -> keras.Model:
     """Builds the network of a configuration, not compiled, from standardized images to logits.
 
     Args:
@@ -29,10 +31,12 @@ def network(configuration: Configuration, input_shape: tuple[int, ...], classes:
         classes: Integer above 0, the number of classes.
 
     Returns:
-        A functional `keras.Model`, `(batch, height, width, channels)` to `(batch, classes)`. The same configuration gives the same weights and masks.
+        A functional `keras.Model`, `(batch, height, width, channels)` to `(batch, classes)`. The
+        same configuration gives the same weights and masks.
 
     Raises:
-        ValueError: For an unknown name of a network, with the nearest; an order that it does not come in; images that it cannot take.
+        ValueError: For an unknown name of a network, with the nearest; an order that it does not
+            come in; images that it cannot take.
 
     Example:
 
@@ -52,22 +56,34 @@ def network(configuration: Configuration, input_shape: tuple[int, ...], classes:
             model = keras.Model(model.input, logits, name=model.name)
     if shape != input_shape:
         images = keras.Input(input_shape, name="images_as_they_are")
-        model = keras.Model(images, model(keras.layers.Resizing(size, size, name="resized")(images)), name=model.name)
-    for layer, rate in zip(ic_layers(model), rates(configuration, len(ic_layers(model))), strict=True):
+        model = keras.Model(
+            images,
+            model(keras.layers.Resizing(size, size, name="resized")(images)),
+            name=model.name,
+        )
+    for layer, rate in zip(
+        ic_layers(model), rates(configuration, len(ic_layers(model))), strict=True
+    ):
         layer.rate = rate
     return model
 
 
 def rates(configuration: Configuration, layers: int) -> list[float]:
-    """The rate of each IC layer, from the first to the last, before the schedule over the epochs."""
+    """The rate of each IC layer, first to last, before the schedule over the epochs."""
     last = max(layers - 1, 1)
     if configuration.rates is not None:
         if configuration.rate_depth == "linear":
             return np.linspace(configuration.rates[0], configuration.rates[-1], layers).tolist()
         parts = len(configuration.rates)
-        return [configuration.rates[min(parts * index // last, parts - 1)] for index in range(layers)]
+        return [
+            configuration.rates[min(parts * index // last, parts - 1)] for index in range(layers)
+        ]
     depths = [index / last for index in range(layers)]
-    factors = {"uniform": lambda depth: 1.0, "rising": lambda depth: 2 * depth, "falling": lambda depth: 2 - 2 * depth}
+    factors = {
+        "uniform": lambda depth: 1.0,
+        "rising": lambda depth: 2 * depth,
+        "falling": lambda depth: 2 - 2 * depth,
+    }
     return [configuration.rate * factors[configuration.rate_depth](depth) for depth in depths]
 
 
@@ -87,11 +103,15 @@ def building(seed: int, dtype: str):
 
 def stock_networks() -> dict[str, Callable]:
     """The networks of `keras.applications` by name."""
-    return {name: value for name, value in vars(keras.applications).items() if inspect.isfunction(value)}
+    return {
+        name: value for name, value in vars(keras.applications).items() if inspect.isfunction(value)
+    }
 
 
 def for_standardized(build: Callable, shape: tuple[int, ...], classes: int) -> keras.Model:
-    """A network of `keras.applications`, with random weights and for images that are standardized: without preprocessing of its own."""
+    """A network of `keras.applications`, with random weights and for images that are standardized:
+    without preprocessing of its own.
+    """
     model = build(weights=None, input_shape=shape, classes=classes, classifier_activation=None)
     own = (keras.layers.Rescaling, keras.layers.Normalization)
 
@@ -116,7 +136,12 @@ def penalized(model: keras.Model, factor: float) -> keras.Model:
 
 def _named(configuration: Configuration, shape: tuple[int, ...], classes: int) -> keras.Model:
     name, decay = configuration.model, configuration.weight_decay
-    common: dict[str, Any] = {"order": configuration.order, "rate": configuration.rate, "classes": classes, "input_shape": shape}
+    common: dict[str, Any] = {
+        "order": configuration.order,
+        "rate": configuration.rate,
+        "classes": classes,
+        "input_shape": shape,
+    }
     common.update(weight_decay=decay, seed=configuration.seed)
     family = re.fullmatch(r"([a-z]+)(\d+)", name)
     if name == "vgg16":
@@ -126,11 +151,24 @@ def _named(configuration: Configuration, shape: tuple[int, ...], classes: int) -
     stock = stock_networks()
     if name not in ("small", *stock):
         hint = did_you_mean(name, [*SINGLE, *EXAMPLES, *stock])
-        choices = f"{', '.join(SINGLE + EXAMPLES)} (the families in other depths too) or a network of keras.applications"
+        choices = (
+            f"{', '.join(SINGLE + EXAMPLES)} (the families in other depths too) or a network of"
+            " keras.applications"
+        )
         raise ValueError(f"`model` must be one of {choices}{hint} Received: model={name!r}")
     if configuration.order not in ("usual", "relu-ic-conv"):
-        raise ValueError(f'{name} comes in the orders "usual" and "ic" alone. Received: order={configuration.order!r} with model={name!r}')
-    usual = penalized(_small(shape, classes) if name == "small" else for_standardized(stock[name], shape, classes), decay)
+        raise ValueError(
+            f'{name} comes in the orders "usual" and "ic" alone. Received:'
+            f" order={configuration.order!r} with model={name!r}"
+        )
+    usual = penalized(
+        (
+            _small(shape, classes)
+            if name == "small"
+            else for_standardized(stock[name], shape, classes)
+        ),
+        decay,
+    )
     return usual if configuration.order == "usual" else surgery.rewrite(usual, configuration.rate)
 
 
@@ -139,11 +177,22 @@ def _small(input_shape, classes) -> keras.Model:
     inputs = x = keras.Input(input_shape, name="images")
     for index, (filters, strides) in enumerate(((16, 1), (32, 2), (32, 1)), 1):
         x = keras.layers.Conv2D(
-            filters, 3, strides, padding="same", use_bias=False, kernel_initializer="he_normal", data_format="channels_last", name=f"conv{index}"
+            filters,
+            3,
+            strides,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            data_format="channels_last",
+            name=f"conv{index}",
         )(x)
         x = keras.layers.BatchNormalization(name=f"conv{index}_bn")(x)
         x = keras.layers.ReLU(name=f"conv{index}_relu")(x)
-    return keras.Model(inputs, keras.layers.Dense(classes, name="classifier")(keras.layers.Flatten(name="flatten")(x)), name="small")
+    return keras.Model(
+        inputs,
+        keras.layers.Dense(classes, name="classifier")(keras.layers.Flatten(name="flatten")(x)),
+        name="small",
+    )
 
 
 def _variant(configuration: Configuration, model: keras.Model) -> keras.Model:
@@ -156,10 +205,16 @@ def _variant(configuration: Configuration, model: keras.Model) -> keras.Model:
         if layer.name in left_out:
             return args[0]
         outputs = layer(*args, **kwargs)
-        if configuration.dropout and _is_activation(layer) and isinstance(_producer(args[0]), keras.layers.BatchNormalization):
+        if (
+            configuration.dropout
+            and _is_activation(layer)
+            and isinstance(_producer(args[0]), keras.layers.BatchNormalization)
+        ):
             # With a seed of its own, since on torch it would else draw from torch's generator.
             seed = random.randrange(2**31)
-            outputs = keras.layers.Dropout(configuration.dropout, seed=seed, name=f"{layer.name}_dropout")(outputs)
+            outputs = keras.layers.Dropout(
+                configuration.dropout, seed=seed, name=f"{layer.name}_dropout"
+            )(outputs)
         elif configuration.keep_batch_norm and isinstance(layer, keras.layers.Conv2D):
             outputs = keras.layers.BatchNormalization(name=f"{layer.name}_bn")(outputs)
         return outputs
@@ -177,5 +232,10 @@ def _producer(tensor):
 
 def _left_out(which: str, names: list[str]) -> set[str]:
     """The IC layers that go; the last is the classifier's."""
-    kept = {"all": names, "convolutions": names[:-1], "classifier": names[-1:], "alternate": names[::2]}[which]
+    kept = {
+        "all": names,
+        "convolutions": names[:-1],
+        "classifier": names[-1:],
+        "alternate": names[::2],
+    }[which]
     return set(names) - set(kept)

@@ -6,7 +6,7 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from keras_ic import files
+from keras_ic import saving
 from keras_ic.experiments.configuration import Configuration
 
 if TYPE_CHECKING:
@@ -24,14 +24,17 @@ class Record:
 
     Attributes:
         folder: `pathlib.Path` of the run.
-        configuration: The `Configuration`; the `keras_ic.imagenet.Recipe` of a training on ImageNet.
+        configuration: The `Configuration`; the `keras_ic.imagenet.Recipe` of a training on
+            ImageNet.
         versions: Dictionary of the packages and Python, as strings.
         parameters: Integer, the trainable parameters.
         steps: Integer, the steps of an epoch.
-        epochs: List of dictionaries with `epoch` (from 1), `loss`, `accuracy`, `val_loss`, `val_accuracy`, `seconds` (with the validation) and
-            `step_seconds` (the median of the training steps), on ImageNet also `val_top5`. Accuracies go from 0 to 1; a loss that was not finite
-            is nan.
-        recalibrated: Dictionary with `val_loss` and `val_accuracy` after `keras_ic.recalibrate`, or None.
+        epochs: List of dictionaries with `epoch` (from 1), `loss`, `accuracy`, `val_loss`,
+            `val_accuracy`, `seconds` (with the validation) and `step_seconds` (the median of the
+            training steps), on ImageNet also `val_top5`. Accuracies go from 0 to 1; a loss that was
+            not finite is nan.
+        recalibrated: Dictionary with `val_loss` and `val_accuracy` after `keras_ic.recalibrate`, or
+            None.
     """
 
     folder: pathlib.Path
@@ -46,7 +49,10 @@ class Record:
     def is_finished(self) -> bool:
         """Whether all its epochs are there."""
         recalibrate = getattr(self.configuration, "recalibrate", False)
-        return len(self.epochs) == self.configuration.epochs and (self.recalibrated is not None) == recalibrate
+        return (
+            len(self.epochs) == self.configuration.epochs
+            and (self.recalibrated is not None) == recalibrate
+        )
 
     def values(self, name: str) -> list[float]:
         """One value an epoch, as `values("val_accuracy")`."""
@@ -73,8 +79,22 @@ def read(path: Any) -> Record:
 
     folder = pathlib.Path(tempfile.mkdtemp())
     configuration = Configuration(epochs=1).to_dict()
-    head = {"configuration": configuration, "seed": configuration.pop("seed"), "versions": {}, "parameters": 9, "steps": 1}
-    epoch = {"epoch": 1, "loss": 0.4, "accuracy": 0.8, "val_loss": 0.5, "val_accuracy": 0.7, "seconds": 9.5, "step_seconds": 0.1}
+    head = {
+        "configuration": configuration,
+        "seed": configuration.pop("seed"),
+        "versions": {},
+        "parameters": 9,
+        "steps": 1,
+    }
+    epoch = {
+        "epoch": 1,
+        "loss": 0.4,
+        "accuracy": 0.8,
+        "val_loss": 0.5,
+        "val_accuracy": 0.7,
+        "seconds": 9.5,
+        "step_seconds": 0.1,
+    }
     folder.joinpath("record.jsonl").write_text(f"{json.dumps(head)}\\n{json.dumps(epoch)}\\n")
     assert read(folder).values("val_accuracy") == [0.7]
     ```
@@ -82,25 +102,59 @@ def read(path: Any) -> Record:
     path = pathlib.Path(path)
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
-        raise ValueError(f"There is no record of a run here; give the folder that holds a {NAME}. Received: {str(path)!r}")
-    # What has no end of line was being written when the run was stopped; the epoch will be run again.
+        raise ValueError(
+            f"There is no record of a run here; give the folder that holds a {NAME}. Received:"
+            f" {str(path)!r}"
+        )
+    # What has no end of line was being written when the run was stopped; the epoch will be run
+    # again.
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
     head, epochs, recalibrated = None, [], None
     for number, line in enumerate(lines or [""], 1):
         try:
             content = json.loads(line)
             if number == 1:
-                configuration = _configuration({**content["configuration"], "seed": content["seed"]})
-                head = configuration, dict(content["versions"]), int(content["parameters"]), int(content["steps"])
+                configuration = _configuration(
+                    {**content["configuration"], "seed": content["seed"]}
+                )
+                head = (
+                    configuration,
+                    dict(content["versions"]),
+                    int(content["parameters"]),
+                    int(content["steps"]),
+                )
             elif "recalibrated" in content:
-                recalibrated = {name: float(content["recalibrated"][name]) for name in ("val_loss", "val_accuracy")}
+                recalibrated = {
+                    name: float(content["recalibrated"][name])
+                    for name in ("val_loss", "val_accuracy")
+                }
             else:
-                if type(content["epoch"]) is not int or content["epoch"] != number - 1 or recalibrated is not None:
+                if (
+                    type(content["epoch"]) is not int
+                    or content["epoch"] != number - 1
+                    or recalibrated is not None
+                ):
                     raise ValueError("out of order")
-                epochs.append({name: _number(content[name]) for name in (*EPOCH, TOP5) if name != TOP5 or name in content})
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+                epochs.append(
+                    {
+                        name: _number(content[name])
+                        for name in (*EPOCH, TOP5)
+                        if name != TOP5 or name in content
+                    }
+                )
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             what = f"line {number} of this record is damaged ({type(error).__name__}: {error})"
-            raise ValueError(f"{what}; restore it from a copy, or delete the folder and run again. Received: {str(path)!r}") from None
+            raise ValueError(
+                f"{what}; restore it from a copy, or delete the folder and run again. Received:"
+                f" {str(path)!r}"
+            ) from None
     assert head is not None
     return Record(path.parent, *head, epochs, recalibrated)
 
@@ -133,7 +187,8 @@ def find(paths: Any) -> list[Record]:
         List of `Record`, by path.
 
     Raises:
-        ValueError: For a path that is no folder or a damaged record, and if there is no record at all.
+        ValueError: For a path that is no folder or a damaged record, and if there is no record at
+            all.
 
     Example:
 
@@ -144,7 +199,13 @@ def find(paths: Any) -> list[Record]:
     folder = pathlib.Path(tempfile.mkdtemp())
     for seed in (0, 1):
         configuration = Configuration(seed=seed).to_dict()
-        head = {"configuration": configuration, "seed": configuration.pop("seed"), "versions": {}, "parameters": 9, "steps": 1}
+        head = {
+            "configuration": configuration,
+            "seed": configuration.pop("seed"),
+            "versions": {},
+            "parameters": 9,
+            "steps": 1,
+        }
         folder.joinpath(f"seed{seed}").mkdir()
         folder.joinpath(f"seed{seed}", "record.jsonl").write_text(json.dumps(head) + "\\n")
     assert [record.configuration.seed for record in find(folder)] == [0, 1]
@@ -153,37 +214,62 @@ def find(paths: Any) -> list[Record]:
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     for path in paths:
         if not pathlib.Path(path).is_dir():
-            raise ValueError(f"This is no folder; give folders that hold runs. Received: {str(path)!r}")
+            raise ValueError(
+                f"This is no folder; give folders that hold runs. Received: {str(path)!r}"
+            )
     found = sorted({record for path in paths for record in pathlib.Path(path).rglob(NAME)})
     if not found:
-        raise ValueError(f"There is no {NAME} in these folders; give the --out of finished runs. Received: {', '.join(map(str, paths))}")
+        raise ValueError(
+            f"There is no {NAME} in these folders; give the --out of finished runs. Received:"
+            f" {', '.join(map(str, paths))}"
+        )
     return [read(path) for path in found]
 
 
 def is_begun(folder: pathlib.Path, others: tuple[str, ...]) -> bool:
-    """Whether a folder holds the record of a run; an error if it is no folder, or holds one of the other files of a run without the record."""
+    """Whether a folder holds the record of a run; an error if it is no folder, or holds one of the
+    other files of a run without the record.
+    """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"The folder of a run must be a folder; choose another. Received: {str(folder)!r}")
+        raise ValueError(
+            f"The folder of a run must be a folder; choose another. Received: {str(folder)!r}"
+        )
     if (folder / NAME).exists():
         return True
     for name in others:
         if (folder / name).exists():
-            raise ValueError(f"There is a {name} here, but not the record of its run; choose another folder. Received: {str(folder)!r}")
+            raise ValueError(
+                f"There is a {name} here, but not the record of its run; choose another folder."
+                f" Received: {str(folder)!r}"
+            )
     return False
 
 
-def check_same(folder: pathlib.Path, was: dict[str, Any], now: dict[str, Any], what: str = "run") -> None:
-    """An error that names the differences, if a folder holds another run than the one that is wanted there now."""
-    differences = [f"{name} {was.get(name)} there, {value} here" for name, value in now.items() if was.get(name) != value]
+def check_same(
+    folder: pathlib.Path, was: dict[str, Any], now: dict[str, Any], what: str = "run"
+) -> None:
+    """An error that names the differences, if a folder holds another run than the one that is
+    wanted there now.
+    """
+    differences = [
+        f"{name} {was.get(name)} there, {value} here"
+        for name, value in now.items()
+        if was.get(name) != value
+    ]
     if differences:
-        raise ValueError(f"This folder holds another {what} ({', '.join(differences)}); choose another folder. Received: {str(folder)!r}")
+        raise ValueError(
+            f"This folder holds another {what} ({', '.join(differences)}); choose another folder."
+            f" Received: {str(folder)!r}"
+        )
 
 
 def begin(folder: pathlib.Path, head: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
     """Writes the record anew, with the epochs that count."""
     folder.mkdir(parents=True, exist_ok=True)
-    with files.replacing(folder / NAME) as new:
-        new.write_text("".join(json.dumps(line) + "\n" for line in [head, *epochs]), encoding="utf-8")
+    with saving.replacing(folder / NAME) as new:
+        new.write_text(
+            "".join(json.dumps(line) + "\n" for line in [head, *epochs]), encoding="utf-8"
+        )
 
 
 def append(folder: pathlib.Path, line: dict[str, Any]) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_ic import files
+from keras_ic import saving
 from keras_ic.experiments.record import find
 from keras_ic.experiments.summary import EXPERIMENT, Summary, spread, summarize
-from keras_ic.extras import needed
+from keras_ic.utils.lazy_imports import needed
 
 HEADER = (
     "network",
@@ -27,16 +27,18 @@ HEADER = (
     "above the baseline, points",
     "p",
 )
-NOTE = """Test accuracy, unless a heading names other images, mean ± standard deviation over the seeds. The baseline of a row is the usual order with
-the same recipe and no dropout; p is that of Welch's t-test of equal mean final accuracies. Swing: how far an epoch is from the mean of its two
+NOTE = """Test accuracy, unless a heading names other images, mean ± standard deviation over the
+seeds. The baseline of a row is the usual order with the same recipe and no dropout; p is that of
+Welch's t-test of equal mean final accuracies. Swing: how far an epoch is from the mean of its two
 neighbours, over the first half of the epochs."""
 
 
 def report(paths: Any, out: Any) -> list[Summary]:
     """Writes a table and figures of all finished runs in folders and the folders in them.
 
-    In the folder `out` it leaves `table.md`, `summary.json` with all values and curves, and for each experiment (data, network, number of epochs) a
-    figure of the accuracy by epoch and by minutes, the mean over the seeds with the band from the lowest to the highest.
+    In the folder `out` it leaves `table.md`, `summary.json` with all values and curves, and for
+    each experiment (data, network, number of epochs) a figure of the accuracy by epoch and by
+    minutes, the mean over the seeds with the band from the lowest to the highest.
 
     Args:
         paths: Path or list of paths of folders that hold runs.
@@ -46,7 +48,8 @@ def report(paths: Any, out: Any) -> list[Summary]:
         List of `Summary`.
 
     Raises:
-        ValueError: If there is no finished run, a record is damaged, or two folders hold the same run.
+        ValueError: If there is no finished run, a record is damaged, or two folders hold the same
+            run.
         ImportError: If matplotlib or SciPy is not installed.
         OSError: If `out` cannot be written.
 
@@ -76,28 +79,46 @@ def report(paths: Any, out: Any) -> list[Summary]:
         names.setdefault(experiment(summary), []).append(summary)
     for name, members in names.items():
         figure = re.sub(r"\W+", "-", name) + ".png"
-        with files.replacing(folder / figure) as new:
+        with saving.replacing(folder / figure) as new:
             _draw(pyplot, name, members, new)
         parts.append(f"## {name}\n\n{_common(members)}{table(members)}\n\n![{name}]({figure})\n")
-    unfinished = [f"{record.folder.name} ({len(record.epochs)} of {record.configuration.epochs})" for record in records if not record.is_finished]
+    unfinished = [
+        f"{record.folder.name} ({len(record.epochs)} of {record.configuration.epochs})"
+        for record in records
+        if not record.is_finished
+    ]
     if unfinished:
         parts.append(f"Left out, since not finished (epochs): {', '.join(unfinished)}.\n")
-    versions = sorted({", ".join(f"{name} {number}" for name, number in record.versions.items()) for record in records if record.is_finished})
+    versions = sorted(
+        {
+            ", ".join(f"{name} {number}" for name, number in record.versions.items())
+            for record in records
+            if record.is_finished
+        }
+    )
     parts.append("\n".join([NOTE, "", *(f"Versions: {line}." for line in versions)]) + "\n")
-    with files.replacing(folder / "table.md") as new:
+    with saving.replacing(folder / "table.md") as new:
         new.write_text("\n".join(parts), encoding="utf-8")
-    with files.replacing(folder / "summary.json") as new:
-        new.write_text(json.dumps([summary.to_dict() for summary in summaries], indent=1) + "\n", encoding="utf-8")
+    with saving.replacing(folder / "summary.json") as new:
+        new.write_text(
+            json.dumps([summary.to_dict() for summary in summaries], indent=1) + "\n",
+            encoding="utf-8",
+        )
     return summaries
 
 
 def experiment(summary: Summary) -> str:
     """The name of the experiment that a summary belongs to."""
-    data, model, train_size, image_size, epochs, validation = (getattr(summary.configuration, name, None) for name in EXPERIMENT)
+    data, model, train_size, image_size, epochs, validation = (
+        getattr(summary.configuration, name, None) for name in EXPERIMENT
+    )
     size = f", {train_size:,} images" if train_size else ""
     pixels = f" at {image_size} pixels" if image_size else ""
     judged = f", judged on {100 * validation:g} % of the training images" if validation else ""
-    return f"{model} on {data}{pixels}{size}, {epochs} epoch{'s' if summary.configuration.epochs > 1 else ''}{judged}"
+    return (
+        f"{model} on {data}{pixels}{size}, {epochs}"
+        f" epoch{'s' if summary.configuration.epochs > 1 else ''}{judged}"
+    )
 
 
 def table(summaries: Sequence[Summary]) -> str:
@@ -113,8 +134,17 @@ def _common(summaries: Sequence[Summary]) -> str:
     first = summaries[0].configuration
     defaults = type(first)(data=first.data, order=first.order).to_dict()
     skipped = {*EXPERIMENT, "order", "rate", "seed"}
-    names = [name for name in defaults if name not in skipped and len({getattr(each.configuration, name) for each in summaries}) == 1]
-    said = [f"{name.replace('_', ' ')} {getattr(first, name)}" for name in names if getattr(first, name) != defaults[name]]
+    names = [
+        name
+        for name in defaults
+        if name not in skipped
+        and len({getattr(each.configuration, name) for each in summaries}) == 1
+    ]
+    said = [
+        f"{name.replace('_', ' ')} {getattr(first, name)}"
+        for name in names
+        if getattr(first, name) != defaults[name]
+    ]
     return f"All with {', '.join(said)}.\n\n" if said else ""
 
 
@@ -139,14 +169,34 @@ def _row(summary: Summary) -> list[str]:
 def _draw(pyplot: Any, name: str, summaries: Sequence[Summary], path: pathlib.Path) -> None:
     with pyplot.rc_context({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}):
         canvas, axes = pyplot.subplots(1, 2, figsize=(12, 4.8), layout="constrained", sharey=True)
-        colours = pyplot.get_cmap("tab10" if len(summaries) <= 10 else "turbo", max(len(summaries), 10))
+        colours = pyplot.get_cmap(
+            "tab10" if len(summaries) <= 10 else "turbo", max(len(summaries), 10)
+        )
         for index, summary in enumerate(summaries):
             mean = summary.curves.mean(0)
             by_time = summary.minutes.mean(0)
             for one, x in zip(axes, (np.arange(1, len(mean) + 1), by_time), strict=True):
-                colour = "black" if summary.configuration.order == "usual" and summary.baseline is None else colours(index)
-                one.plot(x, mean, color=colour, linewidth=1.8, marker="." if len(mean) < 3 else "", label=f"{summary.label} ({len(summary.seeds)})")
-                one.fill_between(x, summary.curves.min(0), summary.curves.max(0), color=colour, alpha=0.12, linewidth=0)
+                colour = (
+                    "black"
+                    if summary.configuration.order == "usual" and summary.baseline is None
+                    else colours(index)
+                )
+                one.plot(
+                    x,
+                    mean,
+                    color=colour,
+                    linewidth=1.8,
+                    marker="." if len(mean) < 3 else "",
+                    label=f"{summary.label} ({len(summary.seeds)})",
+                )
+                one.fill_between(
+                    x,
+                    summary.curves.min(0),
+                    summary.curves.max(0),
+                    color=colour,
+                    alpha=0.12,
+                    linewidth=0,
+                )
         axes[0].set(xlabel="epoch", ylabel="test accuracy, %")
         axes[0].xaxis.get_major_locator().set_params(integer=True)
         axes[1].set(xlabel="minutes, at the median time of an epoch")

@@ -28,7 +28,8 @@ def stopped_by_signals():
     stop = _Stop()
 
     def handle(number, frame):
-        # The exception is lost where the signal meets Python code that TensorFlow calls, such as a finalizer; hence the callback.
+        # The exception is lost where the signal meets Python code that TensorFlow calls, such as a
+        # finalizer; hence the callback.
         stop.has_come = True
         raise KeyboardInterrupt
 

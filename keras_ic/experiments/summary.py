@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_ic.experiments.configuration import OF_IC, ORDERS, Configuration
 from keras_ic.experiments.record import TOP5, Record
-from keras_ic.extras import needed
+from keras_ic.utils.lazy_imports import needed
 
 if TYPE_CHECKING:
     from keras_ic.imagenet.recipe import Recipe
@@ -20,7 +20,8 @@ EXPERIMENT = ("data", "model", "train_size", "image_size", "epochs", "validation
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The runs of one configuration with different seeds. Every list has one value a seed; accuracies are in percent.
+    """The runs of one configuration with different seeds. Every list has one value a seed;
+    accuracies are in percent.
 
     Attributes:
         label: String, what tells this configuration from the others of the experiment.
@@ -30,19 +31,24 @@ class Summary:
         final: List of the accuracies after the last epoch.
         best: List of the best accuracies of any epoch.
         last_tenth: List of the means over the last 10 % of the epochs (at least one).
-        swing: List, in percentage points: how far the accuracy of an epoch is from the mean of its two neighbours, on average over the first half of
-            the epochs, so that steady progress counts as none. Nan for fewer than three epochs in the half.
+        swing: List, in percentage points: how far the accuracy of an epoch is from the mean of its
+            two neighbours, on average over the first half of the epochs, so that steady progress
+            counts as none. Nan for fewer than three epochs in the half.
         step_milliseconds: List of the medians of a training step's time over the epochs.
         recalibrated: List of the accuracies after `recalibrate`, empty if it was not asked for.
-        top5: List of the shares of images with their class among the five likeliest, after the last epoch; empty but for ImageNet.
+        top5: List of the shares of images with their class among the five likeliest, after the last
+            epoch; empty but for ImageNet.
         curves: Array `(seeds, epochs)` of accuracies.
-        minutes: Array `(seeds, epochs)` of the time since the beginning, each epoch at the run's median, so that a pause or other work on the machine
-            does not show.
-        baseline: The label of the usual order with the same recipe and no dropout, None if there are no runs of it or this is it.
-        first_epochs: List of the first epochs, from 1, at the mean final accuracy of the baseline (of itself, if it is one); None where it is not
-            reached.
-        difference: Float, the mean final accuracy above the baseline's, in percentage points; None without a baseline.
-        p_value: Float, of Welch's two-sided t-test of equal mean final accuracies (Welch, 1947); None for fewer than two seeds on a side.
+        minutes: Array `(seeds, epochs)` of the time since the beginning, each epoch at the run's
+            median, so that a pause or other work on the machine does not show.
+        baseline: The label of the usual order with the same recipe and no dropout, None if there
+            are no runs of it or this is it.
+        first_epochs: List of the first epochs, from 1, at the mean final accuracy of the baseline
+            (of itself, if it is one); None where it is not reached.
+        difference: Float, the mean final accuracy above the baseline's, in percentage points; None
+            without a baseline.
+        p_value: Float, of Welch's two-sided t-test of equal mean final accuracies (Welch, 1947);
+            None for fewer than two seeds on a side.
     """
 
     label: str
@@ -65,11 +71,20 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in ("curves", "minutes")}
+        values = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("curves", "minutes")
+        }
         recipe = self.configuration.to_dict()
         recipe.pop("seed")
         curves = [[round(float(value), 4) for value in curve] for curve in self.curves]
-        return {**values, "configuration": recipe, "swing": [None if np.isnan(value) else value for value in self.swing], "curves": curves}
+        return {
+            **values,
+            "configuration": recipe,
+            "swing": [None if np.isnan(value) else value for value in self.swing],
+            "curves": curves,
+        }
 
 
 def spread(values: Sequence[float]) -> str:
@@ -86,7 +101,8 @@ def summarize(records: Sequence[Record]) -> list[Summary]:
         records: Sequence of `Record`; those that are not finished are left out.
 
     Returns:
-        List of `Summary`: the experiments in the order of their names, and in each the usual orders first.
+        List of `Summary`: the experiments in the order of their names, and in each the usual orders
+        first.
 
     Raises:
         ValueError: If no run is finished, or two runs have the same configuration and seed.
@@ -110,45 +126,75 @@ def summarize(records: Sequence[Record]) -> list[Summary]:
             groups.setdefault(dataclasses.replace(record.configuration, seed=0), []).append(record)
     if not groups:
         folders = ", ".join(str(record.folder) for record in records)
-        raise ValueError(f"None of these runs is finished; give each its own command again and it goes on. Received: {folders}")
+        raise ValueError(
+            "None of these runs is finished; give each its own command again and it goes on."
+            f" Received: {folders}"
+        )
     for runs in groups.values():
         runs.sort(key=lambda record: record.configuration.seed)
         for one, two in itertools.pairwise(runs):
             if one.configuration == two.configuration:
-                raise ValueError(f"Two folders hold the same run; give one of them. Received: {str(one.folder)!r} and {str(two.folder)!r}")
+                raise ValueError(
+                    "Two folders hold the same run; give one of them. Received:"
+                    f" {str(one.folder)!r} and {str(two.folder)!r}"
+                )
     made = []
     for experiment in sorted({_experiment(configuration) for configuration in groups}, key=str):
-        members = [configuration for configuration in groups if _experiment(configuration) == experiment]
+        members = [
+            configuration for configuration in groups if _experiment(configuration) == experiment
+        ]
         labels = _labels(members)
         members.sort(
-            key=lambda configuration: (ORDERS.index(configuration.order), configuration.rate, len(labels[configuration]), labels[configuration])
+            key=lambda configuration: (
+                ORDERS.index(configuration.order),
+                configuration.rate,
+                len(labels[configuration]),
+                labels[configuration],
+            )
         )
-        summaries = {configuration: _summary(labels[configuration], groups[configuration]) for configuration in members}
+        summaries = {
+            configuration: _summary(labels[configuration], groups[configuration])
+            for configuration in members
+        }
         for configuration, summary in summaries.items():
             made.append(_compared(summary, summaries.get(_baseline(configuration))))
     return made
 
 
 def _experiment(configuration: Any) -> tuple:
-    return type(configuration).__name__, *(getattr(configuration, name, None) for name in EXPERIMENT)
+    return type(configuration).__name__, *(
+        getattr(configuration, name, None) for name in EXPERIMENT
+    )
 
 
 def _baseline(configuration: Any) -> Any:
-    values = {name: value for name, value in {**OF_IC, "order": "usual", "dropout": 0.0}.items() if hasattr(configuration, name)}
+    values = {
+        name: value
+        for name, value in {**OF_IC, "order": "usual", "dropout": 0.0}.items()
+        if hasattr(configuration, name)
+    }
     return dataclasses.replace(configuration, **values)
 
 
 def _labels(members: list[Any]) -> dict[Any, str]:
-    """The order, the rate of the IC orders, and what else is not the default and not the same for all."""
+    """The order, the rate of the IC orders, and what else is not the default and not the same for
+    all.
+    """
     kind = type(members[0])
-    names = [field.name for field in dataclasses.fields(kind) if field.name not in (*EXPERIMENT, "order", "rate", "seed")]
+    names = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.name not in (*EXPERIMENT, "order", "rate", "seed")
+    ]
     differing = [name for name in names if len({getattr(member, name) for member in members}) > 1]
     labels = {}
     for member in members:
         parts = [member.order] + ([] if member.order == "usual" else [f"rate {member.rate:g}"])
         neutral = kind(data=member.data, order=member.order)
         said = [name for name in differing if getattr(member, name) != getattr(neutral, name)]
-        labels[member] = ", ".join(parts + [f"{name.replace('_', ' ')} {getattr(member, name)}" for name in said])
+        labels[member] = ", ".join(
+            parts + [f"{name.replace('_', ' ')} {getattr(member, name)}" for name in said]
+        )
     return labels
 
 
@@ -166,10 +212,17 @@ def _summary(label: str, runs: list[Record]) -> Summary:
         last_tenth=curves[:, -tenth:].mean(1).tolist(),
         swing=away.mean(1).tolist() if away.size else [float("nan")] * len(runs),
         step_milliseconds=[1000 * float(np.median(run.values("step_seconds"))) for run in runs],
-        recalibrated=[100 * run.recalibrated["val_accuracy"] for run in runs if run.recalibrated is not None],
+        recalibrated=[
+            100 * run.recalibrated["val_accuracy"] for run in runs if run.recalibrated is not None
+        ],
         top5=[100 * run.epochs[-1][TOP5] for run in runs if TOP5 in run.epochs[-1]],
         curves=curves,
-        minutes=np.stack([np.arange(1, len(curve) + 1) * np.median(run.values("seconds")) / 60 for curve, run in zip(curves, runs, strict=True)]),
+        minutes=np.stack(
+            [
+                np.arange(1, len(curve) + 1) * np.median(run.values("seconds")) / 60
+                for curve, run in zip(curves, runs, strict=True)
+            ]
+        ),
     )
 
 
@@ -177,11 +230,27 @@ def _compared(summary: Summary, baseline: Summary | None) -> Summary:
     if baseline is None:
         return dataclasses.replace(summary, first_epochs=[None] * len(summary.seeds))
     goal = float(np.mean(baseline.final))
-    firsts = [next((epoch for epoch, value in enumerate(curve.tolist(), 1) if value >= goal), None) for curve in summary.curves]
+    firsts = [
+        next((epoch for epoch, value in enumerate(curve.tolist(), 1) if value >= goal), None)
+        for curve in summary.curves
+    ]
     if baseline is summary:
         return dataclasses.replace(summary, first_epochs=firsts)
     p_value = None
-    if min(len(summary.seeds), len(baseline.seeds)) > 1 and np.ptp(summary.final + baseline.final) > 0:
-        p_value = float(needed("scipy.stats", "SciPy", "plot").ttest_ind(summary.final, baseline.final, equal_var=False).pvalue)
+    if (
+        min(len(summary.seeds), len(baseline.seeds)) > 1
+        and np.ptp(summary.final + baseline.final) > 0
+    ):
+        p_value = float(
+            needed("scipy.stats", "SciPy", "plot")
+            .ttest_ind(summary.final, baseline.final, equal_var=False)
+            .pvalue
+        )
     difference = float(np.mean(summary.final)) - goal
-    return dataclasses.replace(summary, baseline=baseline.label, first_epochs=firsts, difference=difference, p_value=p_value)
+    return dataclasses.replace(
+        summary,
+        baseline=baseline.label,
+        first_epochs=firsts,
+        difference=difference,
+        p_value=p_value,
+    )

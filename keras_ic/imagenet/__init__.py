@@ -1,4 +1,6 @@
-"""ImageNet, or images laid out like it: the input pipeline, the recipe, and a training run on as many devices and machines as there are."""
+"""ImageNet, or images laid out like it: the input pipeline, the recipe, and a training run on as
+many devices and machines as there are.
+"""
 
 from keras_ic.imagenet.building import network
 from keras_ic.imagenet.inputs import DamagedDataError, Part, synthetic, training, validation

@@ -8,7 +8,7 @@ from keras_ic import applications, surgery
 from keras_ic.experiments.networks import building, for_standardized, penalized, stock_networks
 from keras_ic.imagenet.recipe import Recipe
 from keras_ic.imagenet.resnet import resnet
-from keras_ic.validation import did_you_mean
+from keras_ic.utils.validation import did_you_mean
 
 # Of the pixels of ImageNet, red, green and blue, from 0 to 255.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -16,18 +16,20 @@ VERSION_1_5 = {"resnet50": 50, "resnet101": 101}
 
 
 def network(recipe: Recipe, classes: int) -> keras.Model:
-    """Builds the network of a recipe, from the pixels of images to logits; the first layer standardizes them.
+    """Builds the network of a recipe, from the pixels of images to logits; the first layer
+    standardizes them.
 
     Args:
         recipe: The `Recipe`.
         classes: Integer above 0.
 
     Returns:
-        A Functional `keras.Model` of uint8 images `(batch, size, size, 3)` to float32 `(batch, classes)`, not compiled. The same recipe gives the
-        same weights.
+        A Functional `keras.Model` of uint8 images `(batch, size, size, 3)` to float32 `(batch,
+        classes)`, not compiled. The same recipe gives the same weights.
 
     Raises:
-        ValueError: For an unknown network, with the nearest; or if it cannot take images of this size.
+        ValueError: For an unknown network, with the nearest; or if it cannot take images of this
+            size.
 
     Example:
 
@@ -48,7 +50,9 @@ def network(recipe: Recipe, classes: int) -> keras.Model:
                     layer.synchronized = True
         images = keras.Input(shape, dtype="uint8", name="pixels")
         variance = [deviation**2 for deviation in STD]
-        pixels = keras.layers.Normalization(mean=MEAN, variance=variance, dtype="float32", name="standardized")(images)
+        pixels = keras.layers.Normalization(
+            mean=MEAN, variance=variance, dtype="float32", name="standardized"
+        )(images)
         logits = keras.layers.Activation("linear", dtype="float32", name="logits")(body(pixels))
     return keras.Model(images, logits, name=body.name)
 
@@ -58,14 +62,19 @@ def compile_for(model: keras.Model, recipe: Recipe, steps: int) -> None:
     warm, top = recipe.warmup_epochs * steps, recipe.top_learning_rate
     decay = recipe.epochs * steps - warm
     if warm:
-        schedule = keras.optimizers.schedules.CosineDecay(0.0, decay, warmup_target=top, warmup_steps=warm)
+        schedule = keras.optimizers.schedules.CosineDecay(
+            0.0, decay, warmup_target=top, warmup_steps=warm
+        )
     else:
         schedule = keras.optimizers.schedules.CosineDecay(top, decay)
     averaged = {"use_ema": True, "ema_momentum": recipe.ema} if recipe.ema else {}
     model.compile(
         keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, **averaged),
-        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
-        # Weighted, so that what fills up the last batches of a test, and damaged images, do not count.
+        keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=recipe.label_smoothing
+        ),
+        # Weighted, so that what fills up the last batches of a test, and damaged images, do not
+        # count.
         weighted_metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.TopKCategoricalAccuracy(5, name="top5"),
@@ -78,10 +87,19 @@ def _usual(name: str, shape, classes: int) -> keras.Model:
     if name in VERSION_1_5:
         return resnet(VERSION_1_5[name], shape, classes)
     if re.fullmatch(r"resnet\d+", name):  # for images of a few dozen pixels
-        return applications.ResNet(int(name.removeprefix("resnet")), "usual", classes=classes, input_shape=shape, weight_decay=0.0)
+        return applications.ResNet(
+            int(name.removeprefix("resnet")),
+            "usual",
+            classes=classes,
+            input_shape=shape,
+            weight_decay=0.0,
+        )
     stock = stock_networks()
     if name not in stock:
         hint = did_you_mean(name, [*VERSION_1_5, *stock])
-        choices = "resnet50, resnet101, a ResNet for small images (resnet20 ...) or a network of keras.applications"
+        choices = (
+            "resnet50, resnet101, a ResNet for small images (resnet20 ...) or a network of"
+            " keras.applications"
+        )
         raise ValueError(f"`model` must be {choices}{hint} Received: model={name!r}")
     return for_standardized(stock[name], shape, classes)

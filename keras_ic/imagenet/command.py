@@ -16,10 +16,31 @@ from keras_ic.imagenet.setting import check_backend
 from keras_ic.imagenet.timing import throughput
 
 # Arguments of `keras-ic train` that are for both kinds of data.
-SHARED = ("model", "order", "rate", "seed", "epochs", "batch", "image_size", "learning_rate", "weight_decay", "dtype")
+SHARED = (
+    "model",
+    "order",
+    "rate",
+    "seed",
+    "epochs",
+    "batch",
+    "image_size",
+    "learning_rate",
+    "weight_decay",
+    "dtype",
+)
 OWN = ("label_smoothing", "warmup_epochs", "ema", "accumulate")
 # Of the run, not the recipe.
-OF_RUN = ("recipe", "strategy", "synchronized", "share_by", "backup_steps", "peer_timeout", "xla", "no_deterministic", "synthetic")
+OF_RUN = (
+    "recipe",
+    "strategy",
+    "synchronized",
+    "share_by",
+    "backup_steps",
+    "peer_timeout",
+    "xla",
+    "no_deterministic",
+    "synthetic",
+)
 
 
 def add(train: argparse.ArgumentParser, action: type[argparse.Action]) -> None:
@@ -28,10 +49,17 @@ def add(train: argparse.ArgumentParser, action: type[argparse.Action]) -> None:
     switch: dict[str, Any] = {"action": action, "nargs": 0, "const": True, "default": False}
     group = train.add_argument_group(
         "ImageNet",
-        "for --data imagenet2012, or a folder that holds train and val. The defaults above are those of digits and CIFAR; here they are the "
-        "recipe's. --learning-rate is for every 256 images of a batch, and --weight-decay 1e-4 adds half of 1e-4 times the sum of squares.",
+        "for --data imagenet2012, or a folder that holds train and val. The defaults above are"
+        " those of digits and CIFAR; here they are the recipe's. --learning-rate is for every 256"
+        " images of a batch, and --weight-decay 1e-4 adds half of 1e-4 times the sum of squares.",
     )
-    group.add_argument("--recipe", **given, choices=list(RECIPES), default="standard", help="values for what is not given (default: %(default)s)")
+    group.add_argument(
+        "--recipe",
+        **given,
+        choices=list(RECIPES),
+        default="standard",
+        help="values for what is not given (default: %(default)s)",
+    )
     group.add_argument(
         "--strategy",
         **given,
@@ -45,12 +73,31 @@ def add(train: argparse.ArgumentParser, action: type[argparse.Action]) -> None:
         ("ema", float, "momentum of a moving average of the weights"),
         ("accumulate", int, "parts in which a replica's batch goes through the network"),
     ):
-        group.add_argument(f"--{name}", type=kind, metavar="X" if kind is float else "N", **given, help=f"{text} (default: the recipe's)")
-    group.add_argument("--synchronized", **switch, help="statistics of a batch over all replicas in every layer")
+        group.add_argument(
+            f"--{name}",
+            type=kind,
+            metavar="X" if kind is float else "N",
+            **given,
+            help=f"{text} (default: the recipe's)",
+        )
     group.add_argument(
-        "--share-by", **given, choices=["auto", "files", "records"], default="auto", help="how workers share out the images (default: %(default)s)"
+        "--synchronized", **switch, help="statistics of a batch over all replicas in every layer"
     )
-    group.add_argument("--backup-steps", **given, type=int, default=500, metavar="N", help="steps from one backup to the next (default: %(default)s)")
+    group.add_argument(
+        "--share-by",
+        **given,
+        choices=["auto", "files", "records"],
+        default="auto",
+        help="how workers share out the images (default: %(default)s)",
+    )
+    group.add_argument(
+        "--backup-steps",
+        **given,
+        type=int,
+        default=500,
+        metavar="N",
+        help="steps from one backup to the next (default: %(default)s)",
+    )
     group.add_argument(
         "--peer-timeout",
         **given,
@@ -60,10 +107,20 @@ def add(train: argparse.ArgumentParser, action: type[argparse.Action]) -> None:
         help="seconds after which a silent worker counts as lost (default: %(default)s)",
     )
     group.add_argument(
-        "--xla", **given, choices=["auto", "on", "off"], default="auto", help="compile the step by XLA (default: %(default)s: on GPUs)"
+        "--xla",
+        **given,
+        choices=["auto", "on", "off"],
+        default="auto",
+        help="compile the step by XLA (default: %(default)s: on GPUs)",
     )
-    group.add_argument("--no-deterministic", **switch, help="take images in the order in which they are ready; not repeatable")
-    group.add_argument("--synthetic", **switch, help="time the step on random images, and train nothing")
+    group.add_argument(
+        "--no-deterministic",
+        **switch,
+        help="take images in the order in which they are ready; not repeatable",
+    )
+    group.add_argument(
+        "--synthetic", **switch, help="time the step on random images, and train nothing"
+    )
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -80,7 +137,15 @@ def train(arguments: argparse.Namespace) -> int:
         if arguments.synthetic:
             result = throughput(recipe, strategy, jit_compile=xla)
             print(
-                json.dumps({**result, "replicas": strategy.num_replicas_in_sync, "batch": recipe.batch, "model": recipe.model, "order": recipe.order})
+                json.dumps(
+                    {
+                        **result,
+                        "replicas": strategy.num_replicas_in_sync,
+                        "batch": recipe.batch,
+                        "model": recipe.model,
+                        "order": recipe.order,
+                    }
+                )
             )
             return 0
         out = pathlib.Path(arguments.out) if arguments.out else pathlib.Path("runs", recipe.name)
@@ -104,7 +169,8 @@ def train(arguments: argparse.Namespace) -> int:
     if lines:
         last = lines[-1]
         print(
-            f"top-1 {100 * last['val_accuracy']:.2f} %, top-5 {100 * last['val_top5']:.2f} % after epoch {last['epoch']}; {out / 'model.keras'}",
+            f"top-1 {100 * last['val_accuracy']:.2f} %, top-5 {100 * last['val_top5']:.2f} % after"
+            f" epoch {last['epoch']}; {out / 'model.keras'}",
             flush=True,
         )
     return 0
@@ -118,11 +184,15 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
         if name in SHARED:
             if len(value) > 1:
                 raise ValueError(
-                    f"Grids are for digits and CIFAR; give one value here. Received: --{name.replace('_', '-')} {' '.join(map(str, value))}"
+                    "Grids are for digits and CIFAR; give one value here. Received:"
+                    f" --{name.replace('_', '-')} {' '.join(map(str, value))}"
                 )
             changes[name] = value[0]
         elif name in OWN:
             changes[name] = value
         elif name != "data" and name not in OF_RUN:
-            raise ValueError(f"This argument is for digits and CIFAR alone. Received: --{name.replace('_', '-')} with --data {arguments.data[0]}")
+            raise ValueError(
+                f"This argument is for digits and CIFAR alone. Received: --{name.replace('_', '-')}"
+                f" with --data {arguments.data[0]}"
+            )
     return named(arguments.recipe, **changes)

@@ -1,7 +1,8 @@
 """From the bytes of a JPEG to the pixels of a network, decoding only the part that is used.
 
-Training: a random part of 8 to 100 % of the area and an aspect ratio from 3/4 to 4/3, resized, flipped half the time (Szegedy et al., 1409.4842).
-Test: the middle part that remains if the shorter side is resized to 256 and 224 pixels are taken, or in this ratio for other sizes.
+Training: a random part of 8 to 100 % of the area and an aspect ratio from 3/4 to 4/3, resized,
+flipped half the time (Szegedy et al., 1409.4842). Test: the middle part that remains if the shorter
+side is resized to 256 and 224 pixels are taken, or in this ratio for other sizes.
 """
 
 from typing import Any
@@ -43,7 +44,9 @@ def middle_part(content: Any, size: int) -> Any:
     import tensorflow as tf
 
     shape = tf.io.extract_jpeg_shape(content)[:2]
-    side = tf.cast(tf.round(tf.cast(tf.reduce_min(shape), tf.float32) * (TAKEN / RESIZED)), tf.int32)
+    side = tf.cast(
+        tf.round(tf.cast(tf.reduce_min(shape), tf.float32) * (TAKEN / RESIZED)), tf.int32
+    )
     side = tf.maximum(side, 1)
     begin = (shape - side + 1) // 2
     return _resized(_window(content, tf.concat([begin, [side, side]], 0)), size)

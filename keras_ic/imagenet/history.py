@@ -1,4 +1,6 @@
-"""The record of a training on ImageNet: what the chief writes after each epoch, and what all workers go on from."""
+"""The record of a training on ImageNet: what the chief writes after each epoch, and what all
+workers go on from.
+"""
 
 import json
 import math
@@ -61,17 +63,28 @@ class EpochLines(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Writes the line."""
         logs = logs or {}
-        values = {name: logs[key] if math.isfinite(logs[key]) else None for name, key in METRICS.items()}
+        values = {
+            name: logs[key] if math.isfinite(logs[key]) else None for name, key in METRICS.items()
+        }
         steps = max(self.steps, 1)
         step = (self.last - (self.first if self.steps else self.begin)) / steps
         waited = (self._waited_at_end - self.waited) / steps
-        times = {"seconds": time.perf_counter() - self.start, "step_seconds": step, "wait_seconds": waited}
-        line = {"epoch": epoch + 1, **values, **{name: round(value, 6) for name, value in times.items()}}
+        times = {
+            "seconds": time.perf_counter() - self.start,
+            "step_seconds": step,
+            "wait_seconds": waited,
+        }
+        line = {
+            "epoch": epoch + 1,
+            **values,
+            **{name: round(value, 6) for name, value in times.items()},
+        }
         line["images_per_second"] = round(self.recipe.batch / step, 1) if self.steps else None
         records.append(self.folder, {**line, "damaged": len(self.damages.names)})
         if line["images_per_second"]:
             print(
-                f" {line['images_per_second']:g} images/s; a step {1000 * step:.0f} ms, of which {1000 * waited:.0f} ms waiting for images",
+                f" {line['images_per_second']:g} images/s; a step {1000 * step:.0f} ms, of which"
+                f" {1000 * waited:.0f} ms waiting for images",
                 flush=True,
             )
 
@@ -80,8 +93,11 @@ class EpochLines(keras.callbacks.Callback):
         self._waited_at_end = self.model.distribution.waited
 
 
-def agreed_lines(folder: pathlib.Path, recipe: Recipe, setting: Setting, backup: distribution.Backup) -> tuple[list[dict[str, Any]] | None, int, int]:
-    """The chief's epochs so far (no lines on other workers; None on all if the run is finished), and the epoch and step at which to go on.
+def agreed_lines(
+    folder: pathlib.Path, recipe: Recipe, setting: Setting, backup: distribution.Backup
+) -> tuple[list[dict[str, Any]] | None, int, int]:
+    """The chief's epochs so far (no lines on other workers; None on all if the run is finished),
+    and the epoch and step at which to go on.
 
     An error on all workers if the folder is another run's, or what is in it does not fit together.
     """
@@ -93,13 +109,18 @@ def agreed_lines(folder: pathlib.Path, recipe: Recipe, setting: Setting, backup:
             finished = (folder / FINAL).exists()
             if len(lines) < (recipe.epochs if finished else place[0]):
                 what = "finished run" if finished else "run with a backup"
-                raise ValueError(f"The record of this {what} lacks epochs; restore it, or choose another folder. Received: {str(folder)!r}")
+                raise ValueError(
+                    f"The record of this {what} lacks epochs; restore it, or choose another folder."
+                    f" Received: {str(folder)!r}"
+                )
         except (ValueError, OSError) as error:
             problem = error
     agreed = from_chief(setting.strategy, [np.array([problem is not None, finished, *place])])[0]
     refused, done, epoch, step = (int(value) for value in agreed)
     if refused:
-        raise problem or ValueError(f"The chief cannot use its folder; see its message. Received: {str(folder)!r}")
+        raise problem or ValueError(
+            f"The chief cannot use its folder; see its message. Received: {str(folder)!r}"
+        )
     return (None if done else lines), epoch, step
 
 
@@ -109,12 +130,16 @@ def lines_of(folder: pathlib.Path, recipe: Recipe) -> list[dict[str, Any]]:
         return []
     path = folder / records.NAME
     try:
-        # What has no end of line was being written when the run was stopped; the epoch will be run again.
-        head, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+        # What has no end of line was being written when the run was stopped; the epoch will be run
+        # again.
+        head, *lines = [
+            json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]
+        ]
         was = {**head["configuration"], "seed": head["seed"]}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"This record is damaged ({type(error).__name__}: {error}); restore it, or choose another folder. Received: {str(path)!r}"
+            f"This record is damaged ({type(error).__name__}: {error}); restore it, or choose"
+            f" another folder. Received: {str(path)!r}"
         ) from None
     records.check_same(folder, was, recipe.to_dict())
     return lines

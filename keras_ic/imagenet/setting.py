@@ -15,12 +15,15 @@ def check_backend() -> None:
     """Refuses every backend but TensorFlow."""
     if keras.backend.backend() != "tensorflow":
         raise NotImplementedError(
-            f"This training needs the TensorFlow backend; on JAX, give `fit` a network and batches of keras_ic.imagenet under "
-            f"keras_ic.distribution.strategy(). Received: backend {keras.backend.backend()!r}"
+            "This training needs the TensorFlow backend; on JAX, give `fit` a network and batches"
+            " of keras_ic.imagenet under keras_ic.distribution.strategy(). Received: backend"
+            f" {keras.backend.backend()!r}"
         )
 
 
-def prepared(recipe: Recipe, strategy: Any, classes: int, steps: int, jit_compile: bool | str = "auto") -> keras.Model:
+def prepared(
+    recipe: Recipe, strategy: Any, classes: int, steps: int, jit_compile: bool | str = "auto"
+) -> keras.Model:
     """The network of a recipe, compiled and prepared for a strategy, with its optimizer built."""
     with strategy.scope():
         model = distribution.prepare(network(recipe, classes), recipe.accumulate, jit_compile)
@@ -39,7 +42,9 @@ class Setting:
         self.is_chief = self.worker == 0
 
     def distributed(self, make):
-        """The dataset that `make` gives for this worker's part of a global batch, handed to its replicas."""
+        """The dataset that `make` gives for this worker's part of a global batch, handed to its
+        replicas.
+        """
         import tensorflow as tf
 
         def of_worker(context):
@@ -47,7 +52,9 @@ class Setting:
             part = inputs.Part(context.input_pipeline_id, context.num_input_pipelines, self.by)
             dataset = make(part, self.share * local).rebatch(self.share, drop_remainder=True)
             options = tf.data.Options()
-            options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+            options.experimental_distribute.auto_shard_policy = (
+                tf.data.experimental.AutoShardPolicy.OFF
+            )
             return dataset.with_options(options)
 
         return self.strategy.distribute_datasets_from_function(of_worker)

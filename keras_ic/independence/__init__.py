@@ -1,4 +1,6 @@
-"""How independent the inputs of weight layers are, measured: correlation, mutual information, whiteness, variance shift."""
+"""How independent the inputs of weight layers are, measured: correlation, mutual information,
+whiteness, variance shift.
+"""
 
 from keras_ic.independence.measuring import measure
 from keras_ic.independence.monitor import IndependenceMonitor

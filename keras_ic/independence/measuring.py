@@ -18,7 +18,7 @@ from keras_ic.surgery.batches import inputs_of
 from keras_ic.surgery.graph import sublayers
 from keras_ic.surgery.kinds import WEIGHT_LAYERS, unwrap
 from keras_ic.surgery.moments import pool
-from keras_ic.validation import checked_int, checked_model
+from keras_ic.utils.validation import checked_int, checked_model
 
 MODES = ("training", "inference")
 
@@ -35,40 +35,52 @@ def measure(
     seed: int = 0,
     verbose: int | str = "auto",
 ) -> Report:
-    """Measures how independent the inputs of each weight layer are, in training and at inference, and how far moving statistics are off.
+    """Measures how independent the inputs of each weight layer are, in training and at inference,
+    and how far moving statistics are off.
 
-    What counts as a weight layer is what counts for `rewrite`: dense, convolutional, depthwise, separable, transposed and einsum layers, be they in
-    nested models, inside other layers, or wrapped. Of a layer that is called several times, the inputs of all calls are taken together. In training
-    mode, normalizations use the statistics of the batch, and dropout drops; the rows are what the weight layer then reads, zeros of dropout
-    included, but not those of a `ZeroPadding` layer directly before it.
+    What counts as a weight layer is what counts for `rewrite`: dense, convolutional, depthwise,
+    separable, transposed and einsum layers, be they in nested models, inside other layers, or
+    wrapped. Of a layer that is called several times, the inputs of all calls are taken together. In
+    training mode, normalizations use the statistics of the batch, and dropout drops; the rows are
+    what the weight layer then reads, zeros of dropout included, but not those of a `ZeroPadding`
+    layer directly before it.
 
-    The model is left as it was: weights, moving statistics, random states, and the global random state.
+    The model is left as it was: weights, moving statistics, random states, and the global random
+    state.
 
-    It streams. Of each weight layer's input, a random choice of `channels` channels is looked at, and of each batch at most `rows` positions, one
-    out of each of as many runs of equal length. Correlations are those of all positions looked at. Mutual information is taken from a reservoir of
-    `rows` of these, and averaged over a random choice of `pairs` pairs. So the memory kept for a weight layer is at most
-    `2 * (8 * channels**2 + 4 * rows * channels)` bytes and a little, 2.1 MiB with the defaults, and as much again for the batch at work,
-    whatever the size of the images and of the data; a ResNet-50 has 54 weight layers. What the model itself needs for a batch comes on top.
+    It streams. Of each weight layer's input, a random choice of `channels` channels is looked at,
+    and of each batch at most `rows` positions, one out of each of as many runs of equal length.
+    Correlations are those of all positions looked at. Mutual information is taken from a reservoir
+    of `rows` of these, and averaged over a random choice of `pairs` pairs. So the memory kept for a
+    weight layer is at most `2 * (8 * channels**2 + 4 * rows * channels)` bytes and a little, 2.1
+    MiB with the defaults, and as much again for the batch at work, whatever the size of the images
+    and of the data; a ResNet-50 has 54 weight layers. What the model itself needs for a batch comes
+    on top.
 
     Args:
         model: Any `keras.Model`, built.
-        data: What `fit` takes: arrays (the inputs alone), or a `tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader` or a generator of
-            `(inputs,)`, `(inputs, targets)` or `(inputs, targets, sample_weights)`; only the inputs are used.
+        data: What `fit` takes: arrays (the inputs alone), or a `tf.data.Dataset`, a
+            `keras.utils.PyDataset`, a torch `DataLoader` or a generator of `(inputs,)`, `(inputs,
+            targets)` or `(inputs, targets, sample_weights)`; only the inputs are used.
         steps: Positive integer, how many batches to read. Defaults to `None`: all.
-        batch_size: Positive integer, for arrays. Defaults to `None`: 32. In training mode the statistics of a batch depend on it.
+        batch_size: Positive integer, for arrays. Defaults to `None`: 32. In training mode the
+            statistics of a batch depend on it.
         channels: Integer above 1, how many channels to look at, at most. Defaults to `64`.
-        rows: Integer above 1, how many positions to look at in a batch, and to keep for the mutual information, at most. Defaults to `4096`.
-        pairs: Positive integer, how many pairs of channels to take the mutual information of, at most. Defaults to `128`.
+        rows: Integer above 1, how many positions to look at in a batch, and to keep for the mutual
+            information, at most. Defaults to `4096`.
+        pairs: Positive integer, how many pairs of channels to take the mutual information of, at
+            most. Defaults to `128`.
         seed: Integer in `[0, 2**31)`, chooses channels, positions and pairs. Defaults to `0`.
         verbose: `"auto"` or 1 for a progress bar, 0 for none. Defaults to `"auto"`.
 
     Returns:
-        A `keras_ic.independence.Report`: `report.rows` and `report.shifts` hold the numbers, `str(report)` is a table, `report.plot(path)` draws a
-        figure. The estimators and their errors are described in `keras_ic.independence.estimators`.
+        A `keras_ic.independence.Report`: `report.rows` and `report.shifts` hold the numbers,
+        `str(report)` is a table, `report.plot(path)` draws a figure. The estimators and their
+        errors are described in `keras_ic.independence.estimators`.
 
     Raises:
-        ValueError: For a model without weight layers, an argument that the above excludes, data of another shape than the model's inputs, no data,
-            and fewer batches than `steps`.
+        ValueError: For a model without weight layers, an argument that the above excludes, data of
+            another shape than the model's inputs, no data, and fewer batches than `steps`.
 
     Example:
 
@@ -77,16 +89,27 @@ def measure(
     import keras_ic
     import numpy as np
 
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, activation="relu"), keras_ic.IC(0.3), keras.layers.Dense(2, name="last")])
-    report = keras_ic.measure(model, np.random.default_rng(0).normal(size=(1000, 8)).astype("float32"), verbose=0)
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(16, activation="relu"),
+            keras_ic.IC(0.3),
+            keras.layers.Dense(2, name="last"),
+        ]
+    )
+    report = keras_ic.measure(
+        model, np.random.default_rng(0).normal(size=(1000, 8)).astype("float32"), verbose=0
+    )
     print(report)
     training, inference = (row for row in report.rows if row.layer == "last")
     assert training.correlation < inference.correlation
     ```
 
     References:
-        - [Chen et al., 2019](https://arxiv.org/abs/1905.05928), Rethinking the usage of batch normalization and dropout
-        - [Li et al., 2019](https://arxiv.org/abs/1801.05134), the disharmony between dropout and batch normalization by variance shift
+        - [Chen et al., 2019](https://arxiv.org/abs/1905.05928), Rethinking the usage of batch
+          normalization and dropout
+        - [Li et al., 2019](https://arxiv.org/abs/1801.05134), the disharmony between dropout and
+          batch normalization by variance shift
         - [Roy and Vetterli, 2007](https://infoscience.epfl.ch/record/110188), the effective rank
     """
     meter = Meter(model, channels=channels, rows=rows, pairs=pairs, seed=seed)
@@ -96,30 +119,61 @@ def measure(
 def checked_options(channels: Any, rows: Any, pairs: Any, seed: Any) -> dict[str, int]:
     """The options of `measure` that choose what is looked at."""
     return {
-        "channels": checked_int("channels", channels, "an integer above 1", lambda value: value > 1),
+        "channels": checked_int(
+            "channels", channels, "an integer above 1", lambda value: value > 1
+        ),
         "rows": checked_int("rows", rows, "an integer above 1", lambda value: value > 1),
         "pairs": checked_int("pairs", pairs, "a positive integer", lambda value: value > 0),
-        "seed": checked_int("seed", seed, "an integer in [0, 2**31)", lambda value: 0 <= value < 2**31),
+        "seed": checked_int(
+            "seed", seed, "an integer in [0, 2**31)", lambda value: 0 <= value < 2**31
+        ),
     }
 
 
 class Meter:
-    """`measure` of one model, time and again without compiling again. The arguments are those of `measure`."""
+    """`measure` of one model, time and again without compiling again. The arguments are those of
+    `measure`.
+    """
 
-    def __init__(self, model: keras.Model, *, channels: int = 64, rows: int = 4096, pairs: int = 128, seed: int = 0):
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        channels: int = 64,
+        rows: int = 4096,
+        pairs: int = 128,
+        seed: int = 0,
+    ):
         checked_model(model)
         options = checked_options(channels, rows, pairs, seed)
-        self.rows, self.pairs, self.channels, self.seed = (options[name] for name in ("rows", "pairs", "channels", "seed"))
+        self.rows, self.pairs, self.channels, self.seed = (
+            options[name] for name in ("rows", "pairs", "channels", "seed")
+        )
         self.model = model
         weight_layers, normalizations = watched_layers(model)
         if not weight_layers:
-            raise ValueError(f"The model must have weight layers (dense, convolutional), whose inputs are measured. Received: model {model.name!r}")
+            raise ValueError(
+                "The model must have weight layers (dense, convolutional), whose inputs are"
+                f" measured. Received: model {model.name!r}"
+            )
         if not all(layer.built for layer in weight_layers):
-            raise ValueError(f"The weight layers of the model must be built, as a first call builds them. Received: model {model.name!r}")
-        self.sample = Sample(weight_layers, normalizations, paddings(model), self.channels, self.rows, self.seed)
+            raise ValueError(
+                "The weight layers of the model must be built, as a first call builds them."
+                f" Received: model {model.name!r}"
+            )
+        self.sample = Sample(
+            weight_layers, normalizations, paddings(model), self.channels, self.rows, self.seed
+        )
         self.recorders = {mode: Recorder(model, self.sample, mode == "training") for mode in MODES}
 
-    def measure(self, data: Any, steps: int | None = None, *, batch_size: int | None = None, verbose: int | str = 0) -> Report:
+    def measure(
+        self,
+        data: Any,
+        steps: int | None = None,
+        *,
+        batch_size: int | None = None,
+        verbose: int | str = 0,
+    ) -> Report:
         """One pass over the data."""
         with _random_states_kept():
             return self._measured(data, steps, batch_size, verbose)
@@ -135,11 +189,15 @@ class Meter:
                 for key, values in records["weight_layers"].items():
                     which = mode, int(key)
                     if which not in streams:
-                        streams[which] = Stream(self.rows, [self.seed, int(key)], align=mode == "training")
+                        streams[which] = Stream(
+                            self.rows, [self.seed, int(key)], align=mode == "training"
+                        )
                     streams[which].add(values[values[:, -1] > 0, :-1])
                 for key, entries in records["normalizations"].items():
                     for mean, variance, count in np.asarray(entries, "float64"):
-                        moments[int(key)] = pool(moments.get(int(key), (0.0, 0.0, 0.0)), (mean, variance, count))
+                        moments[int(key)] = pool(
+                            moments.get(int(key), (0.0, 0.0, 0.0)), (mean, variance, count)
+                        )
         return self._report(streams, moments)
 
     def _report(self, streams, moments) -> Report:
@@ -158,7 +216,11 @@ class Meter:
             if index in moments and layer.built
         ]
         measured = {row.layer for row in rows}
-        silent = [path_of[id(layer)] for layer in sample.weight_layers if path_of[id(layer)] not in measured]
+        silent = [
+            path_of[id(layer)]
+            for layer in sample.weight_layers
+            if path_of[id(layer)] not in measured
+        ]
         skipped = [(path, "not called, or no position that counts") for path in silent]
         covered = {id(inner) for layer in sample.weight_layers for inner in sublayers(layer)}
         for layer in sublayers(self.model):
@@ -182,10 +244,16 @@ class Meter:
 
 @contextmanager
 def _random_states_kept() -> Iterator[None]:
-    """Puts back the global generators: the data may draw from them, and so does a Dropout without a seed on torch."""
+    """Puts back the global generators: the data may draw from them, and so does a Dropout without a
+    seed on torch.
+    """
     state, of_numpy = random.getstate(), np.random.get_state()
     torch = sys.modules.get("torch")
-    with torch.random.fork_rng(range(torch.cuda.device_count())) if torch is not None else nullcontext():
+    with (
+        torch.random.fork_rng(range(torch.cuda.device_count()))
+        if torch is not None
+        else nullcontext()
+    ):
         try:
             yield
         finally:
@@ -199,7 +267,23 @@ def _shift(path, layer, variance) -> Shift:
         ratios = (variance + layer.epsilon) / (as_array(layer.moving_variance) + layer.epsilon)
         finite = np.isfinite(ratios).all()
     mean, lowest, highest, shift = (
-        (np.exp(np.log(ratios).mean()), ratios.min(), ratios.max(), np.maximum(ratios, 1 / ratios).mean()) if finite else [estimators.NAN] * 4
+        (
+            np.exp(np.log(ratios).mean()),
+            ratios.min(),
+            ratios.max(),
+            np.maximum(ratios, 1 / ratios).mean(),
+        )
+        if finite
+        else [estimators.NAN] * 4
     )
-    mean = np.clip(mean, lowest, highest)  # logarithm and exponential may take the mean of equal ratios out of their range, by a rounding
-    return Shift(path, type(layer).__name__, len(ratios), float(mean), float(lowest), float(highest), float(shift))
+    # Logarithm and exponential may take the mean of equal ratios out of their range, by a rounding.
+    mean = np.clip(mean, lowest, highest)
+    return Shift(
+        path,
+        type(layer).__name__,
+        len(ratios),
+        float(mean),
+        float(lowest),
+        float(highest),
+        float(shift),
+    )

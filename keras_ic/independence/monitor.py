@@ -6,26 +6,35 @@ from typing import Any
 
 import keras
 
-from keras_ic.extras import needed
 from keras_ic.independence.measuring import Meter, checked_options
 from keras_ic.surgery.batches import checked_sizes
-from keras_ic.validation import checked_int
+from keras_ic.utils.lazy_imports import needed
+from keras_ic.utils.validation import checked_int
 
-SCALARS = ("correlation", "correlation_distance", "covariance_distance", "effective_rank", "mutual_information", "normalized_mutual_information")
+SCALARS = (
+    "correlation",
+    "correlation_distance",
+    "covariance_distance",
+    "effective_rank",
+    "mutual_information",
+    "normalized_mutual_information",
+)
 
 
 class IndependenceMonitor(keras.callbacks.Callback):
-    """Measures at the end of epochs how independent the inputs of each weight layer are; see `keras_ic.measure`.
+    """Measures at the end of epochs how independent the inputs of each weight layer are; see
+    `keras_ic.measure`.
 
     It changes nothing in the training: the same weights come out with it and without it.
 
     Args:
         data: What `measure` takes; it must give its batches anew each time, so no generator.
         every: Positive integer, after how many epochs to measure. Defaults to `1`.
-        log_dir: Path of a folder, to which the values are written as TensorBoard's scalars, `independence/mode/measure/layer` and
-            `independence/variance_ratio/layer` (needs TensorFlow). Defaults to `None`: none are written.
-        record: Path of a file, to which one JSON line a measurement is appended: `epoch`, counted from 1, and what `Report.to_dict` gives. Defaults
-            to `None`: none is written.
+        log_dir: Path of a folder, to which the values are written as TensorBoard's scalars,
+            `independence/mode/measure/layer` and `independence/variance_ratio/layer` (needs
+            TensorFlow). Defaults to `None`: none are written.
+        record: Path of a file, to which one JSON line a measurement is appended: `epoch`, counted
+            from 1, and what `Report.to_dict` gives. Defaults to `None`: none is written.
         steps: Positive integer, how many batches to read. Defaults to `None`: all.
         batch_size: Positive integer, for arrays. Defaults to `None`: 32.
         channels: As in `measure`. Defaults to `64`.
@@ -37,7 +46,8 @@ class IndependenceMonitor(keras.callbacks.Callback):
         reports: The reports by epoch, counted from 1.
 
     Raises:
-        ValueError: For an argument that the above excludes; at the beginning of the training for a model that cannot be measured.
+        ValueError: For an argument that the above excludes; at the beginning of the training for a
+            model that cannot be measured.
         ImportError: With `log_dir`, if TensorFlow is not installed.
 
     Example:
@@ -73,14 +83,18 @@ class IndependenceMonitor(keras.callbacks.Callback):
         super().__init__()
         if hasattr(data, "__next__"):
             raise ValueError(
-                f"`data` must give its batches anew for each epoch, which a generator does not. Received: data of type {type(data).__name__}"
+                "`data` must give its batches anew for each epoch, which a generator does not."
+                f" Received: data of type {type(data).__name__}"
             )
         self.data = data
         self.every = checked_int("every", every, "a positive integer", lambda value: value > 0)
         self.log_dir = log_dir
         self.record = None if record is None else pathlib.Path(record)
         if self.record is not None and not self.record.parent.is_dir():
-            raise ValueError(f"There is no such folder for the record; make it first. Received: record={str(record)!r}")
+            raise ValueError(
+                "There is no such folder for the record; make it first. Received:"
+                f" record={str(record)!r}"
+            )
         if log_dir is not None:
             needed("tensorflow", "TensorFlow", "tensorflow")
         self.steps, self.batch_size = checked_sizes(steps, batch_size)
@@ -116,14 +130,30 @@ class IndependenceMonitor(keras.callbacks.Callback):
         tf = needed("tensorflow", "TensorFlow", "tensorflow")
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(str(self.log_dir))
-        values = {f"{row['mode']}/{name}/{row['layer']}": row[name] for row in report.to_dict()["rows"] for name in SCALARS}
-        values.update({f"variance_ratio/{shift['layer']}": shift["ratio"] for shift in report.to_dict()["shifts"]})
+        values = {
+            f"{row['mode']}/{name}/{row['layer']}": row[name]
+            for row in report.to_dict()["rows"]
+            for name in SCALARS
+        }
+        values.update(
+            {
+                f"variance_ratio/{shift['layer']}": shift["ratio"]
+                for shift in report.to_dict()["shifts"]
+            }
+        )
         # What `tf.summary.scalar` writes, which needs the package of TensorBoard for it.
         metadata = tf.compat.v1.SummaryMetadata
-        scalar = metadata(plugin_data=metadata.PluginData(plugin_name="scalars"), data_class="DATA_CLASS_SCALAR")
+        scalar = metadata(
+            plugin_data=metadata.PluginData(plugin_name="scalars"), data_class="DATA_CLASS_SCALAR"
+        )
         with self._writer.as_default():
             for name, value in values.items():
                 if value is not None:
                     # Epochs from 0, as Keras's own TensorBoard callback counts them.
-                    tf.summary.write(f"independence/{name}", tf.constant(value, tf.float32), step=epoch, metadata=scalar)
+                    tf.summary.write(
+                        f"independence/{name}",
+                        tf.constant(value, tf.float32),
+                        step=epoch,
+                        metadata=scalar,
+                    )
         self._writer.flush()

@@ -4,13 +4,14 @@ import dataclasses
 import math
 from typing import Any
 
-from keras_ic.extras import needed
 from keras_ic.surgery import table
+from keras_ic.utils.lazy_imports import needed
 
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """The input of one weight layer in one mode. A value that does not exist, as the correlation of a single channel, is nan.
+    """The input of one weight layer in one mode. A value that does not exist, as the correlation of
+    a single channel, is nan.
 
     Attributes:
         layer: The path of the layer, `outer/inner/name` inside nested models.
@@ -20,8 +21,10 @@ class Input:
         sampled: How many of these were looked at.
         rows: How many positions were looked at, over all of the data.
         correlation: The mean absolute correlation of pairs of channels.
-        correlation_distance: The distance of the correlation matrix from the identity: the root mean square of the correlations.
-        covariance_distance: The distance of the covariance matrix from the identity, divided by that of 0.
+        correlation_distance: The distance of the correlation matrix from the identity: the root
+            mean square of the correlations.
+        covariance_distance: The distance of the covariance matrix from the identity, divided by
+            that of 0.
         effective_rank: From 1 to `sampled`: how many directions the variance is spread over.
         mutual_information: The mean mutual information of pairs of channels, in nats.
         normalized_mutual_information: The same as a share of the entropies of the channels.
@@ -49,10 +52,12 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class Shift:
-    """The variance shift of one IC or BatchNormalization layer: the variance that it meets at inference over the one that it holds.
+    """The variance shift of one IC or BatchNormalization layer: the variance that it meets at
+    inference over the one that it holds.
 
-    Of each channel, the ratio is `(variance of the inputs at inference + epsilon) / (moving variance + epsilon)`, of what the layer would divide by
-    and what it does divide by. It is 1 where nothing shifted.
+    Of each channel, the ratio is `(variance of the inputs at inference + epsilon) / (moving
+    variance + epsilon)`, of what the layer would divide by and what it does divide by. It is 1
+    where nothing shifted.
 
     Attributes:
         layer: The path of the layer.
@@ -61,7 +66,8 @@ class Shift:
         ratio: The geometric mean of the ratio over the channels.
         lowest: The lowest ratio of a channel.
         highest: The highest ratio of a channel.
-        shift: The mean over the channels of the ratio or its inverse, whichever is larger, as in Li et al. (2019).
+        shift: The mean over the channels of the ratio or its inverse, whichever is larger, as in Li
+            et al. (2019).
     """
 
     layer: str
@@ -90,9 +96,14 @@ class Report:
     import keras_ic
     import numpy as np
 
-    model = keras.Sequential([keras.Input((4,)), keras_ic.IC(0.1), keras.layers.Dense(2, name="dense")])
+    model = keras.Sequential(
+        [keras.Input((4,)), keras_ic.IC(0.1), keras.layers.Dense(2, name="dense")]
+    )
     report = keras_ic.measure(model, np.random.default_rng(0).normal(size=(500, 4)), verbose=0)
-    assert [(row.layer, row.mode) for row in report.rows] == [("dense", "training"), ("dense", "inference")]
+    assert [(row.layer, row.mode) for row in report.rows] == [
+        ("dense", "training"),
+        ("dense", "inference"),
+    ]
     assert report.to_dict()["shifts"][0]["ratio"] > 0
     ```
     """
@@ -112,13 +123,28 @@ class Report:
         }
 
     def __str__(self) -> str:
-        header = ("Layer", "Type", "Mode", "Channels", "|Corr.|", "MI, nats", "MI, norm.", "R - I", "C - I", "Eff. rank")
+        header = (
+            "Layer",
+            "Type",
+            "Mode",
+            "Channels",
+            "|Corr.|",
+            "MI, nats",
+            "MI, norm.",
+            "R - I",
+            "C - I",
+            "Eff. rank",
+        )
         lines = [
             (
                 row.layer,
                 row.type,
                 row.mode,
-                str(row.channels) if row.sampled == row.channels else f"{row.sampled} of {row.channels}",
+                (
+                    str(row.channels)
+                    if row.sampled == row.channels
+                    else f"{row.sampled} of {row.channels}"
+                ),
                 *(
                     _number(value)
                     for value in (
@@ -135,9 +161,21 @@ class Report:
         ]
         parts = [f"{self.model}: the inputs of its weight layers", table.text(header, lines)]
         if self.shifts:
-            shifts = [(s.layer, s.type, str(s.channels), *map(_number, (s.ratio, s.lowest, s.highest, s.shift))) for s in self.shifts]
+            shifts = [
+                (
+                    s.layer,
+                    s.type,
+                    str(s.channels),
+                    *map(_number, (s.ratio, s.lowest, s.highest, s.shift)),
+                )
+                for s in self.shifts
+            ]
             parts += ["", "Variance at inference over moving variance"]
-            parts += [table.text(("Layer", "Type", "Channels", "Mean", "Lowest", "Highest", "Shift"), shifts)]
+            parts += [
+                table.text(
+                    ("Layer", "Type", "Channels", "Mean", "Lowest", "Highest", "Shift"), shifts
+                )
+            ]
         if self.skipped:
             parts += ["", "Not measured", table.text(("Layer", "Reason"), self.skipped)]
         return "\n".join(parts)
@@ -160,7 +198,9 @@ class Report:
         import numpy as np
 
         model = keras.Sequential([keras.Input((4,)), keras_ic.IC(0.1), keras.layers.Dense(2)])
-        report = keras_ic.measure(model, np.random.default_rng(0).normal(size=(64, 4)).astype("float32"), verbose=0)
+        report = keras_ic.measure(
+            model, np.random.default_rng(0).normal(size=(64, 4)).astype("float32"), verbose=0
+        )
         path = pathlib.Path(tempfile.mkdtemp(), "independence.png")
         report.plot(path)
         assert path.exists()
@@ -177,19 +217,39 @@ class Report:
         figure = figures.Figure(figsize=(12, 9), layout="constrained")
         axes = figure.subplots(3, 2).ravel()
         for panel, (name, title) in zip(axes, panels.items(), strict=False):
-            for mode, colour, marker in (("training", "#d1495b", "o"), ("inference", "#00798c", "s")):
+            for mode, colour, marker in (
+                ("training", "#d1495b", "o"),
+                ("inference", "#00798c", "s"),
+            ):
                 rows = [row for row in self.rows if row.mode == mode]
-                values = [getattr(row, name) / (row.sampled if name == "effective_rank" else 1) for row in rows]
-                panel.plot([row.layer for row in rows], values, color=colour, marker=marker, markersize=4, label=mode)
+                values = [
+                    getattr(row, name) / (row.sampled if name == "effective_rank" else 1)
+                    for row in rows
+                ]
+                panel.plot(
+                    [row.layer for row in rows],
+                    values,
+                    color=colour,
+                    marker=marker,
+                    markersize=4,
+                    label=mode,
+                )
             panel.set_title(title, fontsize=11)
         axes[0].legend(frameon=False)
         if self.shifts:
             names, ratios = [s.layer for s in self.shifts], [s.ratio for s in self.shifts]
-            spread = [[s.ratio - s.lowest for s in self.shifts], [s.highest - s.ratio for s in self.shifts]]
-            axes[-1].errorbar(names, ratios, spread, color="#00798c", marker="s", markersize=4, linewidth=1)
+            spread = [
+                [s.ratio - s.lowest for s in self.shifts],
+                [s.highest - s.ratio for s in self.shifts],
+            ]
+            axes[-1].errorbar(
+                names, ratios, spread, color="#00798c", marker="s", markersize=4, linewidth=1
+            )
             axes[-1].axhline(1, color="#6c757d", linewidth=0.8)
             axes[-1].set_yscale("log")
-            axes[-1].set_title("variance at inference / moving variance: mean and range", fontsize=11)
+            axes[-1].set_title(
+                "variance at inference / moving variance: mean and range", fontsize=11
+            )
         else:
             axes[-1].set_axis_off()
         for panel in axes:
@@ -204,4 +264,7 @@ def _number(value: float) -> str:
 
 
 def _as_json(row) -> dict[str, Any]:
-    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in dataclasses.asdict(row).items()}
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in dataclasses.asdict(row).items()
+    }

@@ -1,4 +1,6 @@
-"""What is kept of the rows of one layer as they stream by: their covariance, and a reservoir of the rows themselves."""
+"""What is kept of the rows of one layer as they stream by: their covariance, and a reservoir of the
+rows themselves.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +9,8 @@ import numpy as np
 
 from keras_ic.independence import estimators
 
-SPARE_ROWS = 8  # rows for each pair of bins, on average; with fewer, the correction of the bias no longer corrects
+# Rows for each pair of bins, on average; with fewer, the correction of the bias no longer corrects.
+SPARE_ROWS = 8
 
 
 class Stream:
@@ -18,7 +21,8 @@ class Stream:
     Args:
         rows: Integer above 0, the size of the reservoir.
         seed: Integers of 0 or more, which seed NumPy's generator.
-        align: Boolean, whether the rows come from batches each of which was normalized with its own statistics. Defaults to `False`.
+        align: Boolean, whether the rows come from batches each of which was normalized with its own
+            statistics. Defaults to `False`.
 
     Example:
 
@@ -35,7 +39,9 @@ class Stream:
     ```
 
     References:
-        - [Chan, Golub and LeVeque, 1979](http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf), pooling of covariances
+        - [Chan, Golub and LeVeque,
+          1979](http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf), pooling of
+          covariances
         - [Vitter, 1985](https://doi.org/10.1145/3147.3165), random sampling with a reservoir
     """
 
@@ -57,13 +63,18 @@ class Stream:
             return
         self._keep(values)
         share = len(values) / (self.count + len(values))
-        with np.errstate(invalid="ignore", over="ignore"):  # What is not finite stays so, and is told by `measured`.
+        # What is not finite stays so, and is told by `measured`.
+        with np.errstate(invalid="ignore", over="ignore"):
             wide = values.astype("float64")
             mean = wide.mean(0)
             centred = wide - mean
             difference = mean - self.mean
             between = share * (1 - share) * np.outer(difference, difference)
-            self.covariance = (1 - share) * self.covariance + share * (centred.T @ centred) / len(values) + between
+            self.covariance = (
+                (1 - share) * self.covariance
+                + share * (centred.T @ centred) / len(values)
+                + between
+            )
             self.mean = self.mean + share * difference
         self.count += len(values)
 
@@ -71,7 +82,8 @@ class Stream:
         if self.reservoir is None:
             self.reservoir = np.empty((0, values.shape[1]), "float32")
         free = self.rows - len(self.reservoir)
-        # Row number n, counted from 1, comes in with probability rows / n, in the place of any other.
+        # Row number n, counted from 1, comes in with probability rows / n, in the place of any
+        # other.
         numbers = np.arange(self.count + 1, self.count + len(values) + 1)[free:]
         places = (self._random.random(len(numbers)) * numbers).astype("int64")
         comes = places < self.rows
@@ -83,10 +95,12 @@ class Stream:
         self.reservoir[places[comes]] = values[free:][comes]
 
     def _aligned(self, values):
-        """The rows with the value that a channel has most often, but for 0, moved to where it was in the first batch.
+        """The rows with the value that a channel has most often, but for 0, moved to where it was
+        in the first batch.
 
-        The statistics of a batch put the 0 of a rectifier elsewhere in each. Bins of rows of several batches would tell the batch from that, in every
-        channel, and take it for information that the channels share.
+        The statistics of a batch put the 0 of a rectifier elsewhere in each. Bins of rows of
+        several batches would tell the batch from that, in every channel, and take it for
+        information that the channels share.
         """
         aligned = values.copy()
         for channel, column in enumerate(values.T):
@@ -101,7 +115,9 @@ class Stream:
         return aligned
 
     def measured(self, pairs: int) -> dict[str, float | int]:
-        """The estimates: those of `estimators.second_order` and the mean mutual information over `pairs` pairs of channels, chosen by the seed."""
+        """The estimates: those of `estimators.second_order` and the mean mutual information over
+        `pairs` pairs of channels, chosen by the seed.
+        """
         found: dict[str, float | int] = dict(estimators.second_order(self.covariance))
         bins = int(np.clip(np.sqrt(len(self.reservoir) / SPARE_ROWS), 2, estimators.BINS))
         moving = np.flatnonzero(np.diag(self.covariance) > 0)
@@ -111,8 +127,16 @@ class Stream:
         first, second = np.triu_indices(len(moving), 1)
         chosen = np.random.default_rng(self.seed).permutation(len(first))[:pairs]
         first, second = moving[first[chosen]], moving[second[chosen]]
-        binned = {channel: estimators.binned(self.reservoir[:, channel], bins) for channel in {*first.tolist(), *second.tolist()}}
-        information = np.array([estimators.information_of_bins(binned[a], binned[b]) for a, b in zip(first.tolist(), second.tolist(), strict=True)])
+        binned = {
+            channel: estimators.binned(self.reservoir[:, channel], bins)
+            for channel in {*first.tolist(), *second.tolist()}
+        }
+        information = np.array(
+            [
+                estimators.information_of_bins(binned[a], binned[b])
+                for a, b in zip(first.tolist(), second.tolist(), strict=True)
+            ]
+        )
         averages = {name: _mean(values) for name, values in zip(names, information.T, strict=True)}
         return {**found, **averages, "pairs": len(chosen), "bins": bins}
 

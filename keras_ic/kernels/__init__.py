@@ -1,17 +1,23 @@
 """What the layer computes, one small file a backend.
 
-`reference` is the definition, in plain `keras.ops`; it serves every backend that has no file of its own, and every other file is tested against
-it on the same mask. All of them have the same four functions:
+`reference` is the definition, in plain `keras.ops`; it serves every backend that has no file of its
+own, and every other file is tested against it on the same mask. All of them have the same four
+functions:
 
-- `draw(shape, rate, seed)`: a boolean tensor, False where a value is dropped. `seed` is what `keras.random.SeedGenerator.next()` gives: the
-  layer's seed and its step counter. On every replica of a distribution the draw is another one.
-- `moments(x, axis, valid, shift, synchronized)`: mean, biased variance and number of values of every channel, all float32 or wider. `valid` is a
-  boolean tensor that broadcasts against `x`, or None. Where `synchronized` is true, on TensorFlow alone, they are those of all replicas, with sums
+- `draw(shape, rate, seed)`: a boolean tensor, False where a value is dropped. `seed` is what
+  `keras.random.SeedGenerator.next()` gives: the layer's seed and its step counter. On every replica
+  of a distribution the draw is another one.
+- `moments(x, axis, valid, shift, synchronized)`: mean, biased variance and number of values of
+  every channel, all float32 or wider. `valid` is a boolean tensor that broadcasts against `x`, or
+  None. Where `synchronized` is true, on TensorFlow alone, they are those of all replicas, with sums
   taken about `shift`, one number a channel that all replicas have alike.
-- `normalize(x, mean, variance, gamma, beta, keep, rate, axis, epsilon)`: the given statistics applied, then the mask.
-- `train(x, gamma, beta, keep, rate, axis, epsilon)`: `moments` and `normalize` of an unmasked batch in one go; returns `(y, mean, variance)`.
+- `normalize(x, mean, variance, gamma, beta, keep, rate, axis, epsilon)`: the given statistics
+  applied, then the mask.
+- `train(x, gamma, beta, keep, rate, axis, epsilon)`: `moments` and `normalize` of an unmasked batch
+  in one go; returns `(y, mean, variance)`.
 
-`gamma`, `beta` and `keep` may be None. Results have the dtype of `x`; sums are taken in float32 at least.
+`gamma`, `beta` and `keep` may be None. Results have the dtype of `x`; sums are taken in float32 at
+least.
 """
 
 import keras

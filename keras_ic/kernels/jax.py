@@ -1,4 +1,4 @@
-"""JAX: two-pass moments, one multiply-add a value and a 16-bit ThreeFry mask, left to XLA to fuse."""
+"""JAX: two-pass moments, one multiply-add a value and a 16-bit ThreeFry mask, fused by XLA."""
 
 import math
 
@@ -13,13 +13,21 @@ from keras_ic.kernels.threshold import drop_threshold
 def draw(shape, rate, seed):
     """Four gates a run of ThreeFry. Key: layer seed and step; counter: row and position in the row.
 
-    The draw is of the global array, so every device of a `keras.distribution` gets its own part of it.
+    The draw is of the global array, so every device of a `keras.distribution` gets its own part of
+    it.
     """
     head, tail = shape[0], math.prod(shape[1:])
-    counter = [jax.lax.broadcasted_iota(jnp.uint32, (head, (tail + 3) // 4), axis) for axis in (0, 1)]
+    counter = [
+        jax.lax.broadcasted_iota(jnp.uint32, (head, (tail + 3) // 4), axis) for axis in (0, 1)
+    ]
     seed = jnp.asarray(seed, jnp.uint32)
-    halves = [half for word in threefry(seed, counter) for half in (word & jnp.uint32(0xFFFF), word >> jnp.uint32(16))]
-    # The quarters of a row one after the other: XLA writes each in one go, where neighbours of each other would have to be interleaved.
+    halves = [
+        half
+        for word in threefry(seed, counter)
+        for half in (word & jnp.uint32(0xFFFF), word >> jnp.uint32(16))
+    ]
+    # The quarters of a row one after the other: XLA writes each in one go, where neighbours of each
+    # other would have to be interleaved.
     keep = jnp.concatenate([half >= jnp.uint32(drop_threshold(rate)) for half in halves], axis=1)
     return keep[:, :tail].reshape(shape)
 

@@ -1,4 +1,6 @@
-"""The definition of the layer's arithmetic, in plain `keras.ops`. Runs everywhere; written to be read, not to be fast."""
+"""The definition of the layer's arithmetic, in plain `keras.ops`. Runs everywhere; written to be
+read, not to be fast.
+"""
 
 import keras
 from keras import ops
@@ -7,8 +9,13 @@ from keras_ic.kernels.shapes import channel_shape, reduction_axes
 
 
 def draw(shape, rate, seed):
-    """Bernoulli(1 - rate) gates. The seed and the step both enter the generator of the backend through one integer stream."""
-    return keras.random.uniform(shape, seed=int(seed[0]) * 2_654_435_761 % 2**31 ^ int(seed[1])) >= rate
+    """Bernoulli(1 - rate) gates. The seed and the step both enter the generator of the backend
+    through one integer stream.
+    """
+    return (
+        keras.random.uniform(shape, seed=int(seed[0]) * 2_654_435_761 % 2**31 ^ int(seed[1]))
+        >= rate
+    )
 
 
 def _wide(dtype):
@@ -20,7 +27,11 @@ def moments(x, axis, valid=None, shift=None, synchronized=False):
     x = ops.cast(x, _wide(x.dtype))
     rank = len(x.shape)
     axes = reduction_axes(rank, axis)
-    weight = ops.ones_like(x) if valid is None else ops.cast(ops.broadcast_to(valid, ops.shape(x)), x.dtype)
+    weight = (
+        ops.ones_like(x)
+        if valid is None
+        else ops.cast(ops.broadcast_to(valid, ops.shape(x)), x.dtype)
+    )
     count = ops.sum(weight, axes)
     divisor = ops.maximum(count, 1)
     # `where`, not a product: a masked position may hold nan.

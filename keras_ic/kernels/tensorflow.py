@@ -10,7 +10,9 @@ SMALLEST_FUSED_EPSILON = 1.001e-5  # cuDNN refuses less
 
 
 def draw(shape, rate, seed):
-    """Two gates a 32-bit word of Philox. Key: layer seed and replica; counter: step, then position. No two streams ever meet."""
+    """Two gates a 32-bit word of Philox. Key: layer seed and replica; counter: step, then position.
+    No two streams ever meet.
+    """
     shape = tf.stack(shape)
     size = tf.reduce_prod(shape)
     context = tf.distribute.get_replica_context()
@@ -18,7 +20,9 @@ def draw(shape, rate, seed):
     seed = tf.cast(seed, tf.int64)
     key = tf.bitcast(seed[0] + tf.bitwise.left_shift(tf.cast(replica, tf.int64), 32), tf.uint64)
     counter = tf.stack([tf.zeros([], tf.uint64), tf.bitcast(seed[1], tf.uint64)])
-    words = tf.raw_ops.StatelessRandomUniformFullIntV2(shape=[(size + 1) // 2], key=key[tf.newaxis], counter=counter, alg=PHILOX, dtype=tf.uint32)
+    words = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=[(size + 1) // 2], key=key[tf.newaxis], counter=counter, alg=PHILOX, dtype=tf.uint32
+    )
     # Signed halves: every device and XLA can compare int16.
     halves = tf.reshape(tf.bitcast(words, tf.int16), [-1])[:size]
     return tf.reshape(halves >= tf.constant(drop_threshold(rate) - 2**15, tf.int16), shape)
@@ -29,14 +33,18 @@ def _wide(dtype):
 
 
 def moments(x, axis, valid=None, shift=None, synchronized=False):
-    """With `synchronized`, one all-reduce for the three sums of the layer. They are taken about `shift`, so that a large mean costs no digits."""
+    """With `synchronized`, one all-reduce for the three sums of the layer. They are taken about
+    `shift`, so that a large mean costs no digits.
+    """
     dtype = _wide(x.dtype)
     x = tf.cast(x, dtype)
     rank = len(x.shape)
     axes = reduction_axes(rank, axis)
     if valid is None:
         mean, variance = tf.nn.moments(x, axes)
-        count = tf.cast(tf.size(x, tf.int64) // tf.shape(x, tf.int64)[axis], dtype) * tf.ones_like(mean)
+        count = tf.cast(tf.size(x, tf.int64) // tf.shape(x, tf.int64)[axis], dtype) * tf.ones_like(
+            mean
+        )
         # An empty share of a batch has no mean; it must add nothing to the sums below.
         mean, variance = (tf.where(count > 0, moment, 0) for moment in (mean, variance))
     else:
@@ -63,7 +71,9 @@ def _drop(y, keep):
 
 
 def normalize(x, mean, variance, gamma, beta, keep, rate, axis, epsilon):
-    """One multiply-add a value: the statistics, gamma, beta and the scale of the dropout become one scale and one offset a channel."""
+    """One multiply-add a value: the statistics, gamma, beta and the scale of the dropout become one
+    scale and one offset a channel.
+    """
     dtype = _wide(x.dtype)
     mean = tf.cast(mean, dtype)
     scale = tf.math.rsqrt(tf.cast(variance, dtype) + epsilon)
@@ -100,7 +110,8 @@ def train(x, gamma, beta, keep, rate, axis, epsilon):
         exponential_avg_factor=1.0,
         is_training=True,
     )
-    # The op hands out Bessel's n / (n - 1) variance (and the plain one for n = 1); Keras keeps the plain one.
+    # The op hands out Bessel's n / (n - 1) variance (and the plain one for n = 1); Keras keeps the
+    # plain one.
     rows = tf.cast(rows, tf.float32)
     variance *= tf.where(rows > 1, (rows - 1) / rows, 1)
     return _drop(tf.reshape(y, tf.shape(x)), keep), mean, variance

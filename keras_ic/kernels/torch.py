@@ -9,7 +9,9 @@ from keras_ic.kernels.threshold import drop_threshold
 
 
 def _mixed(*parts):
-    """splitmix64 over the parts. torch's CPU generator keeps only 32 bits of its seed, so every part has to reach all of them."""
+    """splitmix64 over the parts. torch's CPU generator keeps only 32 bits of its seed, so every
+    part has to reach all of them.
+    """
     state = 0
     for part in parts:
         state = (state ^ (part & 0xFFFFFFFF)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
@@ -21,7 +23,9 @@ def _mixed(*parts):
 
 @torch.compiler.disable  # Generators do not pass through torch.compile
 def draw(shape, rate, seed):
-    """Two gates a 32-bit word, from a generator of its own for every layer, step and rank of torch.distributed."""
+    """Two gates a 32-bit word, from a generator of its own for every layer, step and rank of
+    torch.distributed.
+    """
     device = seed.device
     shape = tuple(int(size) for size in shape)
     if device.type == "meta":  # shape inference: there is nothing to draw
@@ -31,7 +35,9 @@ def draw(shape, rate, seed):
     generator = torch.Generator(device=device)
     generator.manual_seed(_mixed(*seed.tolist(), rank) & 0x7FFFFFFFFFFFFFFF)
     size = math.prod(shape)
-    words = torch.randint(-(2**31), 2**31, ((size + 1) // 2,), dtype=torch.int32, device=device, generator=generator)
+    words = torch.randint(
+        -(2**31), 2**31, ((size + 1) // 2,), dtype=torch.int32, device=device, generator=generator
+    )
     return (words.view(torch.int16)[:size] >= drop_threshold(rate) - 2**15).reshape(shape)
 
 
@@ -85,5 +91,14 @@ def train(x, gamma, beta, keep, rate, axis, epsilon):
         gamma, beta = gamma / (1 - rate), beta / (1 - rate)
     # With momentum 1 the running statistics of torch become those of the batch.
     mean, variance = torch.zeros_like(gamma), torch.ones_like(gamma)
-    y = torch.nn.functional.batch_norm(torch.movedim(x, axis, 1), mean, variance, gamma, beta, training=True, momentum=1.0, eps=epsilon)
+    y = torch.nn.functional.batch_norm(
+        torch.movedim(x, axis, 1),
+        mean,
+        variance,
+        gamma,
+        beta,
+        training=True,
+        momentum=1.0,
+        eps=epsilon,
+    )
     return _drop(torch.movedim(y, 1, axis), keep), mean, variance * ((rows - 1) / rows)

@@ -1,4 +1,6 @@
-"""Rewriting a model into its IC form and folding it for inference: read the graph, plan, build; and the moving statistics of the result."""
+"""Rewriting a model into its IC form and folding it for inference: read the graph, plan, build; and
+the moving statistics of the result.
+"""
 
 from keras_ic.surgery.build import rewrite
 from keras_ic.surgery.fold import fold
@@ -8,4 +10,16 @@ from keras_ic.surgery.policy import Site
 from keras_ic.surgery.rows import Change, Skip
 from keras_ic.surgery.statistics import calibrate, recalibrate
 
-__all__ = ["Change", "FoldPlan", "Plan", "Site", "Skip", "calibrate", "fold", "plan", "plan_fold", "recalibrate", "rewrite"]
+__all__ = [
+    "Change",
+    "FoldPlan",
+    "Plan",
+    "Site",
+    "Skip",
+    "calibrate",
+    "fold",
+    "plan",
+    "plan_fold",
+    "recalibrate",
+    "rewrite",
+]

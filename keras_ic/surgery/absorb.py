@@ -1,7 +1,9 @@
-"""Absorbing a per-channel affine map into the weights of a linear layer: `scale * layer(x) + shift` and `layer(scale * x + shift)`.
+"""Absorbing a per-channel affine map into the weights of a linear layer: `scale * layer(x) + shift`
+and `layer(scale * x + shift)`.
 
-Everything here is exact linear algebra on the weights as a dictionary by name (`kernel`, or `depthwise_kernel` and `pointwise_kernel`, and
-`bias`), and knows nothing of graphs. Kernels stay in their precision, which a factor costs one rounding; sums are taken in float64.
+Everything here is exact linear algebra on the weights as a dictionary by name (`kernel`, or
+`depthwise_kernel` and `pointwise_kernel`, and `bias`), and knows nothing of graphs. Kernels stay in
+their precision, which a factor costs one rounding; sums are taken in float64.
 """
 
 import math
@@ -30,24 +32,38 @@ def as_array(variable) -> np.ndarray:
 
 
 def is_linear(layer) -> bool:
-    """Whether it is one of Keras's own linear layers, the class itself, whose kernel is its only kernel."""
-    return type(layer) in WEIGHT_LAYERS and layer.quantization_mode is None and not getattr(layer, "lora_enabled", False)
+    """Whether it is one of Keras's own linear layers, the class itself, whose kernel is its only
+    kernel.
+    """
+    return (
+        type(layer) in WEIGHT_LAYERS
+        and layer.quantization_mode is None
+        and not getattr(layer, "lora_enabled", False)
+    )
 
 
 def has_bias(layer) -> bool:
     """Whether the linear layer has a bias."""
-    return layer.bias_axes is not None if isinstance(layer, layers.EinsumDense) else bool(layer.use_bias)
+    return (
+        layer.bias_axes is not None
+        if isinstance(layer, layers.EinsumDense)
+        else bool(layer.use_bias)
+    )
 
 
 def bias_changes(layer) -> dict:
-    """What to change in the configuration of a bias-free linear layer so that it has a bias of one value an output channel."""
+    """What to change in the configuration of a bias-free linear layer so that it has a bias of one
+    value an output channel.
+    """
     if isinstance(layer, layers.EinsumDense):
         return {"bias_axes": einsum.bias_letters(layer)}
     return {"use_bias": True}
 
 
 def size_of_new_bias(operation, shape: tuple) -> int:
-    """How many values the bias has that a bias-free linear layer gets, be it inside `TimeDistributed`; `shape` is that of its output."""
+    """How many values the bias has that a bias-free linear layer gets, be it inside
+    `TimeDistributed`; `shape` is that of its output.
+    """
     layer, ahead = inside_time(operation), time_axes(operation)
     axis = einsum.bias_axis if isinstance(layer, layers.EinsumDense) else channel_axis
     return shape[axis(layer, len(shape) - ahead) + ahead]
@@ -59,11 +75,16 @@ def channel_axis(layer, rank: int) -> int:
 
 
 def takes_output_affine(layer, axis: int, rank: int, fused: bool = False) -> bool:
-    """Whether `scale * layer(x) + shift` along `axis` of an output of this rank is again such a layer, with a bias where it had none.
+    """Whether `scale * layer(x) + shift` along `axis` of an output of this rank is again such a
+    layer, with a bias where it had none.
 
     With `fused`, its activation is left aside.
     """
-    if not is_linear(layer) or not (fused or has_linear_activation(layer)) or axis != channel_axis(layer, rank):
+    if (
+        not is_linear(layer)
+        or not (fused or has_linear_activation(layer))
+        or axis != channel_axis(layer, rank)
+    ):
         return False
     if isinstance(layer, layers.EinsumDense):
         kernel, letter = _einsum_letters(layer)
@@ -72,20 +93,30 @@ def takes_output_affine(layer, axis: int, rank: int, fused: bool = False) -> boo
 
 
 def takes_input_affine(layer, axis: int, rank: int, with_shift: bool) -> bool:
-    """Whether `layer(scale * x + shift)` along `axis` of an input of this rank is again such a layer.
+    """Whether `layer(scale * x + shift)` along `axis` of an input of this rank is again such a
+    layer.
 
-    A shift is not, where the layer puts zeros around its input, for the zeros are not shifted; nor in transposed convolutions, whose outputs
-    near the border, and between strides, meet fewer weights.
+    A shift is not, where the layer puts zeros around its input, for the zeros are not shifted; nor
+    in transposed convolutions, whose outputs near the border, and between strides, meet fewer
+    weights.
     """
-    if not is_linear(layer) or isinstance(layer, layers.EinsumDense) or axis != channel_axis(layer, rank):
+    if (
+        not is_linear(layer)
+        or isinstance(layer, layers.EinsumDense)
+        or axis != channel_axis(layer, rank)
+    ):
         return False
     if not with_shift or isinstance(layer, layers.Dense):
         return True
-    return not isinstance(layer, TRANSPOSED) and (layer.padding == "valid" or math.prod(layer.kernel_size) == 1)
+    return not isinstance(layer, TRANSPOSED) and (
+        layer.padding == "valid" or math.prod(layer.kernel_size) == 1
+    )
 
 
 def takes_input_map(layer, given: AffineMap) -> bool:
-    """Whether `layer(scale * x + shift)` is again such a layer, with a bias if it has none; see `takes_input_affine`."""
+    """Whether `layer(scale * x + shift)` is again such a layer, with a bias if it has none; see
+    `takes_input_affine`.
+    """
     rank = given.scale.ndim + 1
     if is_linear(layer) and isinstance(layer, layers.EinsumDense):
         return einsum.takes_input(layer, given)
@@ -147,8 +178,14 @@ def absorb_input(layer, weights: dict, scale: np.ndarray, shift: np.ndarray) -> 
     weights[name] = (split * scale.astype(kernel.dtype).reshape(per_input)).reshape(kernel.shape)
     if "bias" not in weights or not np.any(shift):
         return
-    outputs = kernel.shape[-1] * (kernel.shape[-2] if isinstance(layer, (*DEPTHWISE, *SEPARABLE)) else 1)
-    added = (split * shift.astype(kernel.dtype).reshape(per_input)).reshape(-1, outputs).sum(0, dtype="float64")
+    outputs = kernel.shape[-1] * (
+        kernel.shape[-2] if isinstance(layer, (*DEPTHWISE, *SEPARABLE)) else 1
+    )
+    added = (
+        (split * shift.astype(kernel.dtype).reshape(per_input))
+        .reshape(-1, outputs)
+        .sum(0, dtype="float64")
+    )
     if isinstance(layer, SEPARABLE):
         pointwise = weights["pointwise_kernel"]
         added = added @ pointwise.reshape(-1, pointwise.shape[-1])
@@ -156,6 +193,8 @@ def absorb_input(layer, weights: dict, scale: np.ndarray, shift: np.ndarray) -> 
 
 
 def _einsum_letters(layer) -> tuple[str, str]:
-    """The letters of the kernel's axes, and that of the output's last axis (a dot where the equation leaves it open)."""
+    """The letters of the kernel's axes, and that of the output's last axis (a dot where the
+    equation leaves it open).
+    """
     _, kernel, output = einsum.letters(layer)
     return kernel, output[-1]

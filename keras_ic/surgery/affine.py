@@ -1,21 +1,26 @@
-"""A trainable per-channel affine: what is left of a BatchNormalization at inference where no linear layer can take it up."""
+"""A trainable per-channel affine: what is left of a BatchNormalization at inference where no linear
+layer can take it up.
+"""
 
 import keras
 
 from keras_ic.surgery.per_channel import PerChannel
-from keras_ic.validation import checked_bool
+from keras_ic.utils.validation import checked_bool
 
 
 @keras.saving.register_keras_serializable(package="keras_ic")
 class Affine(PerChannel):
-    """Multiplies every channel by a trainable `scale` and adds a trainable `shift`, in training as at inference.
+    """Multiplies every channel by a trainable `scale` and adds a trainable `shift`, in training as
+    at inference.
 
-    `keras_ic.rewrite(..., weights="preserve")` puts it where a BatchNormalization stood that no linear layer beside it can absorb, and
-    `keras_ic.fold` where an IC layer or a BatchNormalization stood that no linear layer can absorb, or of which only the scale can be absorbed.
+    `keras_ic.rewrite(..., weights="preserve")` puts it where a BatchNormalization stood that no
+    linear layer beside it can absorb, and `keras_ic.fold` where an IC layer or a BatchNormalization
+    stood that no linear layer can absorb, or of which only the scale can be absorbed.
 
     Args:
         axis: Integer, the channel axis. Defaults to `-1`.
-        use_scale: Boolean, whether there is a scale; without one, only the shift is added. Defaults to `True`.
+        use_scale: Boolean, whether there is a scale; without one, only the shift is added. Defaults
+            to `True`.
         **kwargs: `name`, `dtype`, `trainable` and the other arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -40,7 +45,8 @@ class Affine(PerChannel):
     ```
 
     References:
-        - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), section 3.1, batch normalization at inference as a scale and a shift
+        - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), section 3.1, batch
+          normalization at inference as a scale and a shift
     """
 
     def __init__(self, axis=-1, use_scale=True, **kwargs):
@@ -48,7 +54,7 @@ class Affine(PerChannel):
         self.use_scale = checked_bool("use_scale", use_scale)
 
     def build(self, input_shape):
-        """Creates the weights for inputs of this shape (a tuple of integers, None where unknown)."""
+        """Creates the weights for this input shape (a tuple of integers, None where unknown)."""
         channels = self.channels(input_shape)
         if self.use_scale:
             self.scale = self.add_weight(name="scale", shape=(channels,), initializer="ones")

@@ -5,34 +5,53 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-from keras.src.trainers import data_adapters  # No public way leads to the batches that `fit` would see.
 
-from keras_ic.validation import checked_int
+# No public way leads to the batches that `fit` would see.
+from keras.src.trainers import data_adapters
+
+from keras_ic.utils.validation import checked_int
 
 
 def checked_sizes(steps: Any, batch_size: Any) -> tuple[int | None, int | None]:
     """How many batches, and how large: each None or a positive integer."""
 
     def checked(name, value):
-        return None if value is None else checked_int(name, value, "None or a positive integer", lambda value: value > 0)
+        return (
+            None
+            if value is None
+            else checked_int(name, value, "None or a positive integer", lambda value: value > 0)
+        )
 
     return checked("steps", steps), checked("batch_size", batch_size)
 
 
-def inputs_of(model: keras.Model, data: Any, steps: int | None, batch_size: int | None, verbose: int | str) -> Iterator[Any]:
+def inputs_of(
+    model: keras.Model, data: Any, steps: int | None, batch_size: int | None, verbose: int | str
+) -> Iterator[Any]:
     """The inputs of each batch, checked, with a progress bar."""
     steps, batch_size = checked_sizes(steps, batch_size)
     if verbose not in ("auto", 0, 1):
         raise ValueError(f'`verbose` must be "auto", 0 or 1. Received: verbose={verbose!r}')
     if steps is None and hasattr(data, "cardinality") and int(data.cardinality()) == -1:
-        raise ValueError(f"`steps` must say how many batches to read of data without end. Received: steps=None, data={data!r}")
+        raise ValueError(
+            "`steps` must say how many batches to read of data without end. Received: steps=None,"
+            f" data={data!r}"
+        )
     given = keras.tree.flatten(data)
-    if all(leaf is None for leaf in given) or any(getattr(leaf, "shape", None) == () for leaf in given):
-        raise ValueError(f"`data` must be something that `fit` takes, arrays with a batch axis or batches. Received: data={data!r}")
+    if all(leaf is None for leaf in given) or any(
+        getattr(leaf, "shape", None) == () for leaf in given
+    ):
+        raise ValueError(
+            "`data` must be something that `fit` takes, arrays with a batch axis or batches."
+            f" Received: data={data!r}"
+        )
     try:
         adapter = data_adapters.get_data_adapter(data, batch_size=batch_size)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"`data` must be something that `fit` takes. {str(error)[:200]} Received: data of type {type(data).__name__}") from error
+        raise ValueError(
+            f"`data` must be something that `fit` takes. {str(error)[:200]} Received: data of type"
+            f" {type(data).__name__}"
+        ) from error
     limit = steps if steps is not None else adapter.num_batches
     bar = keras.utils.Progbar(limit, verbose=1 if verbose == "auto" else verbose)
     read = 0
@@ -45,7 +64,10 @@ def inputs_of(model: keras.Model, data: Any, steps: int | None, batch_size: int 
         bar.update(read)
     adapter.on_epoch_end()
     if read == 0 or (steps is not None and read < steps):
-        raise ValueError(f"`data` must hold at least one batch, and as many as `steps` says. Received: steps={steps}, data of {read} batches")
+        raise ValueError(
+            "`data` must hold at least one batch, and as many as `steps` says. Received:"
+            f" steps={steps}, data of {read} batches"
+        )
     if limit is None:
         bar.update(read, finalize=True)
 
@@ -56,11 +78,16 @@ def _check_fits(model, inputs) -> None:
         return
     named = isinstance(inputs, dict) and all(tensor.name in inputs for tensor in wanted)
     given = [inputs[tensor.name] for tensor in wanted] if named else keras.tree.flatten(inputs)
-    if len(given) == len(wanted) and all(_fits(tensor.shape, array) for tensor, array in zip(wanted, given, strict=True)):
+    if len(given) == len(wanted) and all(
+        _fits(tensor.shape, array) for tensor, array in zip(wanted, given, strict=True)
+    ):
         return
     expected = ", ".join(f"{tensor.name}: {tuple(tensor.shape)}" for tensor in wanted)
     shapes = [None if array is None else tuple(array.shape) for array in given]
-    raise ValueError(f"Each batch of `data` must fit the inputs of model {model.name!r}, {expected}. Received: inputs of shapes {shapes}")
+    raise ValueError(
+        f"Each batch of `data` must fit the inputs of model {model.name!r}, {expected}. Received:"
+        f" inputs of shapes {shapes}"
+    )
 
 
 def _fits(wanted: tuple, array) -> bool:

@@ -8,14 +8,17 @@ from keras_ic.surgery.graph import compile_arguments, optimizer_anew
 
 
 def compile_like(old: keras.Model, new: keras.Model) -> None:
-    """Compiles `new` with the arguments that `old` was compiled with, if it was; warns where that cannot be, and leaves it uncompiled."""
+    """Compiles `new` with the arguments that `old` was compiled with, if it was; warns where that
+    cannot be, and leaves it uncompiled.
+    """
     arguments = compile_arguments(old)
     if arguments is None:
         return
     if type(new).compile is not keras.Model.compile:
         _warn(old, "as its class has a `compile` of its own")
         return
-    # The optimizer as it is now: its learning rate may have been changed since, and mixed precision has wrapped it.
+    # The optimizer as it is now: its learning rate may have been changed since, and mixed precision
+    # has wrapped it.
     arguments["optimizer"] = old.optimizer
     try:
         arguments = keras.tree.map_structure(_anew, arguments)
@@ -33,20 +36,26 @@ class _CannotBeCopiedError(Exception):
 
 
 def _anew(value):
-    """The same without the state: optimizers and metrics built anew from their configuration, and what has no state, losses too, as it is."""
+    """The same without the state: optimizers and metrics built anew from their configuration, and
+    what has no state, losses too, as it is.
+    """
     try:
         if isinstance(value, keras.Optimizer):
             return optimizer_anew(value)
         if isinstance(value, keras.Metric):
             return type(value).from_config(value.get_config())
     except Exception as error:  # Whatever a class of the user's own raises.
-        what = f"{value.name} ({type(value).__name__}) cannot be built anew from its configuration ({' '.join(str(error).split())[:200]})"
+        what = (
+            f"{value.name} ({type(value).__name__}) cannot be built anew from its configuration"
+            f" ({' '.join(str(error).split())[:200]})"
+        )
         raise _CannotBeCopiedError(what) from error
     return value
 
 
 def _warn(old: keras.Model, reason: str) -> None:
     warnings.warn(
-        f"The new model is not compiled, {reason}; compile it. Received: model {old.name!r} of type {type(old).__name__}",
+        f"The new model is not compiled, {reason}; compile it. Received: model {old.name!r} of type"
+        f" {type(old).__name__}",
         stacklevel=5,
     )

@@ -1,11 +1,13 @@
-"""What kinds of layers there are for the rewriting: weight layers, shape-only steps, steps that do nothing at inference, and the rest."""
+"""What kinds of layers there are for the rewriting: weight layers, shape-only steps, steps that do
+nothing at inference, and the rest.
+"""
 
 from typing import Any
 
 import keras
 from keras import layers
 
-from keras_ic.layer import IndependentComponent
+from keras_ic.layers.independent_component import IndependentComponent
 from keras_ic.surgery.affine import Affine
 from keras_ic.surgery.graph import Call
 
@@ -13,7 +15,14 @@ CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
-WEIGHT_LAYERS = (layers.Dense, layers.EinsumDense, *CONVOLUTIONS, *TRANSPOSED, *DEPTHWISE, *SEPARABLE)
+WEIGHT_LAYERS = (
+    layers.Dense,
+    layers.EinsumDense,
+    *CONVOLUTIONS,
+    *TRANSPOSED,
+    *DEPTHWISE,
+    *SEPARABLE,
+)
 
 ZERO_PADDING = (layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D)
 RESHAPING = (layers.Flatten, layers.Reshape)
@@ -28,9 +37,15 @@ DROPOUTS = (
     layers.ActivityRegularization,
     layers.Identity,
 )
-NORMALIZATIONS = (layers.BatchNormalization, layers.LayerNormalization, layers.GroupNormalization, layers.UnitNormalization, layers.RMSNormalization)
-# Layers through which a constant added to a channel stays a constant added to a channel (but for borders): a bias before them and one behind them
-# do the same work.
+NORMALIZATIONS = (
+    layers.BatchNormalization,
+    layers.LayerNormalization,
+    layers.GroupNormalization,
+    layers.UnitNormalization,
+    layers.RMSNormalization,
+)
+# Layers through which a constant added to a channel stays a constant added to a channel (but for
+# borders): a bias before them and one behind them do the same work.
 SHIFT_KEEPING = (
     layers.Add,
     layers.Subtract,
@@ -40,25 +55,53 @@ SHIFT_KEEPING = (
     *ZERO_PADDING,
     *RESHAPING,
     *DROPOUTS,
-    *(getattr(layers, f"{kind}{rank}D") for kind in ("Cropping", "UpSampling", "MaxPooling", "AveragePooling") for rank in (1, 2, 3)),
-    *(getattr(layers, f"Global{kind}Pooling{rank}D") for kind in ("Max", "Average") for rank in (1, 2, 3)),
+    *(
+        getattr(layers, f"{kind}{rank}D")
+        for kind in ("Cropping", "UpSampling", "MaxPooling", "AveragePooling")
+        for rank in (1, 2, 3)
+    ),
+    *(
+        getattr(layers, f"Global{kind}Pooling{rank}D")
+        for kind in ("Max", "Average")
+        for rank in (1, 2, 3)
+    ),
 )
-SHIFT_KEEPING_OPERATIONS = ("Add", "Subtract", "Concatenate", "Reshape", "Pad", "Transpose", "Mean", "Squeeze", "ExpandDims")
+SHIFT_KEEPING_OPERATIONS = (
+    "Add",
+    "Subtract",
+    "Concatenate",
+    "Reshape",
+    "Pad",
+    "Transpose",
+    "Mean",
+    "Squeeze",
+    "ExpandDims",
+)
 
 
 def is_keras_operation(operation, *names: str) -> bool:
-    """Whether it is an op node of `keras.ops` of one of these names (`x + y` is an `Add`), which has no public class."""
+    """Whether it is an op node of `keras.ops` of one of these names (`x + y` is an `Add`), which
+    has no public class.
+    """
     kind = type(operation)
-    return not isinstance(operation, layers.Layer) and kind.__module__.startswith("keras.") and kind.__name__ in names
+    return (
+        not isinstance(operation, layers.Layer)
+        and kind.__module__.startswith("keras.")
+        and kind.__name__ in names
+    )
 
 
 def is_computed_as(operation, kinds: tuple) -> bool:
-    """Whether it is a layer of one of these classes, or of a subclass that leaves `call` as it is: one with a `call` of its own may do anything."""
+    """Whether it is a layer of one of these classes, or of a subclass that leaves `call` as it is:
+    one with a `call` of its own may do anything.
+    """
     return any(isinstance(operation, kind) and type(operation).call is kind.call for kind in kinds)
 
 
 def unwrap(operation) -> Any:
-    """The layer inside wrappers such as `TimeDistributed`, `Bidirectional` and `SpectralNormalization`; else itself."""
+    """The layer inside wrappers such as `TimeDistributed`, `Bidirectional` and
+    `SpectralNormalization`; else itself.
+    """
     while isinstance(operation, layers.Wrapper):
         operation = operation.layer
     if isinstance(operation, layers.Bidirectional):
@@ -86,17 +129,24 @@ def is_zero_padding(call: Call) -> bool:
         return True
     if not is_keras_operation(call.operation, "Pad") or call.operation.mode != "constant":
         return False
-    return all(not isinstance(value, keras.KerasTensor) and not value for value in [*call.args[1:], *call.kwargs.values()])
+    return all(
+        not isinstance(value, keras.KerasTensor) and not value
+        for value in [*call.args[1:], *call.kwargs.values()]
+    )
 
 
 def is_shape_step(call: Call) -> bool:
     """Whether the call only moves values or puts zeros around them."""
-    reshapes = is_computed_as(call.operation, RESHAPING) or is_keras_operation(call.operation, "Reshape")
+    reshapes = is_computed_as(call.operation, RESHAPING) or is_keras_operation(
+        call.operation, "Reshape"
+    )
     return is_plain(call) and (reshapes or is_zero_padding(call))
 
 
 def moved_axes(call: Call) -> list[int] | None:
-    """For a call that only puts the axes in another order, the input's axis that each axis of its output is; None for any other."""
+    """For a call that only puts the axes in another order, the input's axis that each axis of its
+    output is; None for any other.
+    """
     rank = len(call.outputs[0].shape) if call.outputs else 0
     if is_computed_as(call.operation, (layers.Permute,)):
         return [0, *call.operation.dims]
@@ -109,7 +159,10 @@ def moved_axes(call: Call) -> list[int] | None:
 def is_identity_at_inference(call: Call) -> bool:
     """Whether the call gives back its input at inference: dropout, noise, a linear activation."""
     operation = call.operation
-    linear = is_computed_as(operation, (layers.Activation,)) and operation.activation is keras.activations.linear
+    linear = (
+        is_computed_as(operation, (layers.Activation,))
+        and operation.activation is keras.activations.linear
+    )
     return is_plain(call) and (is_computed_as(operation, DROPOUTS) or linear)
 
 
@@ -121,7 +174,9 @@ def keeps_shifts(call: Call) -> bool:
 
 
 def inside_time(operation) -> Any:
-    """The layer inside `TimeDistributed`, once or several times; else itself. What other wrappers make of a layer is not known."""
+    """The layer inside `TimeDistributed`, once or several times; else itself. What other wrappers
+    make of a layer is not known.
+    """
     while is_computed_as(operation, (layers.TimeDistributed,)):
         operation = operation.layer
     return operation
@@ -138,10 +193,14 @@ def is_ic(operation) -> bool:
 
 
 def is_learned(operation) -> bool:
-    """Whether it has weights that are learned and do more than normalize: what lies behind it is no raw input any more."""
+    """Whether it has weights that are learned and do more than normalize: what lies behind it is no
+    raw input any more.
+    """
     if not isinstance(operation, layers.Layer) or not operation.weights:
         return False
-    return not isinstance(unwrap(operation), (*NORMALIZATIONS, layers.Normalization, IndependentComponent, Affine))
+    return not isinstance(
+        unwrap(operation), (*NORMALIZATIONS, layers.Normalization, IndependentComponent, Affine)
+    )
 
 
 def has_linear_activation(layer) -> bool:

@@ -1,4 +1,5 @@
-"""Affine maps of a tensor, `scale * x + shift` with few distinct values, and what becomes of one that is moved past a step of a model.
+"""Affine maps of a tensor, `scale * x + shift` with few distinct values, and what becomes of one
+that is moved past a step of a model.
 
 Arrays have one axis for each axis of the tensor but the batch, of size 1 where they are constant.
 """
@@ -12,29 +13,41 @@ import numpy as np
 from keras import layers
 
 from keras_ic.surgery.graph import Call
-from keras_ic.surgery.kinds import channels_first, is_computed_as, is_identity_at_inference, is_keras_operation, is_plain, is_zero_padding
+from keras_ic.surgery.kinds import (
+    channels_first,
+    is_computed_as,
+    is_identity_at_inference,
+    is_keras_operation,
+    is_plain,
+    is_zero_padding,
+)
 
 
 def _of_rank(kinds: str) -> tuple:
     return tuple(getattr(layers, f"{kind}{rank}D") for kind in kinds.split() for rank in (1, 2, 3))
 
 
-# What gives, for each channel on its own, mean values with weights that sum to 1: a constant added before is the same constant added behind. In
-# average pooling with padding, the padding does not count.
+# What gives, for each channel on its own, mean values with weights that sum to 1: a constant added
+# before is the same constant added behind. In average pooling with padding, the padding does not
+# count.
 MEANS = _of_rank("AveragePooling GlobalAveragePooling Cropping UpSampling")
 MAXIMA = _of_rank("MaxPooling GlobalMaxPooling")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AffineMap:
-    """`scale * x + shift`, in float64, for a tensor whose axes but the batch are those of the arrays."""
+    """`scale * x + shift`, in float64, for a tensor whose axes but the batch are those of the
+    arrays.
+    """
 
     scale: np.ndarray
     shift: np.ndarray
 
     @staticmethod
     def along(axis: int, rank: int, scale: np.ndarray, shift: np.ndarray) -> "AffineMap":
-        """The map with these values along `axis`, counted from 0 at the batch, of a tensor of this rank."""
+        """The map with these values along `axis`, counted from 0 at the batch, of a tensor of this
+        rank.
+        """
         shape = [1] * (rank - 1)
         shape[axis - 1] = -1
         return AffineMap(scale.reshape(shape), shift.reshape(shape))
@@ -42,11 +55,18 @@ class AffineMap:
     @property
     def axes(self) -> set[int]:
         """Along which axes, counted from 0 at the batch, the values differ."""
-        return {axis for array in (self.scale, self.shift) for axis, size in enumerate(array.shape, 1) if size > 1}
+        return {
+            axis
+            for array in (self.scale, self.shift)
+            for axis, size in enumerate(array.shape, 1)
+            if size > 1
+        }
 
     def vectors(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Scale and shift along the one axis, of this size, along which they may differ."""
-        return np.broadcast_to(self.scale.ravel(), (size,)), np.broadcast_to(self.shift.ravel(), (size,))
+        return np.broadcast_to(self.scale.ravel(), (size,)), np.broadcast_to(
+            self.shift.ravel(), (size,)
+        )
 
     def then(self, other: "AffineMap") -> "AffineMap":
         """This map, and the other behind it."""
@@ -55,17 +75,33 @@ class AffineMap:
     def each(self, function) -> "AffineMap | None":
         """The map with both arrays changed by `function`; None where that gives None."""
         scale, shift = function(self.scale), function(self.shift)
-        return None if scale is None or shift is None else AffineMap(_compressed(scale), _compressed(shift))
+        return (
+            None
+            if scale is None or shift is None
+            else AffineMap(_compressed(scale), _compressed(shift))
+        )
 
 
 def moved_behind(call: Call, given: AffineMap) -> AffineMap | None:
-    """The map `behind` such that `call(given(x))` is `behind(call(x))`; None where there is none, or none is known."""
-    return _moved(call, given, call.inputs[0].shape, call.outputs[0].shape, down=True) if is_plain(call) else None
+    """The map `behind` such that `call(given(x))` is `behind(call(x))`; None where there is none,
+    or none is known.
+    """
+    return (
+        _moved(call, given, call.inputs[0].shape, call.outputs[0].shape, down=True)
+        if is_plain(call)
+        else None
+    )
 
 
 def moved_before(call: Call, given: AffineMap) -> AffineMap | None:
-    """The map `before` such that `given(call(x))` is `call(before(x))`; None where there is none, or none is known."""
-    return _moved(call, given, call.outputs[0].shape, call.inputs[0].shape, down=False) if is_plain(call) else None
+    """The map `before` such that `given(call(x))` is `call(before(x))`; None where there is none,
+    or none is known.
+    """
+    return (
+        _moved(call, given, call.outputs[0].shape, call.inputs[0].shape, down=False)
+        if is_plain(call)
+        else None
+    )
 
 
 def _moved(call: Call, given: AffineMap, here: tuple, there: tuple, down: bool) -> AffineMap | None:
@@ -73,7 +109,9 @@ def _moved(call: Call, given: AffineMap, here: tuple, there: tuple, down: bool) 
     if is_identity_at_inference(call):
         return given
     if is_zero_padding(call):
-        sizes_stay = len(here) == len(there) and all(here[axis] == there[axis] for axis in given.axes)
+        sizes_stay = len(here) == len(there) and all(
+            here[axis] == there[axis] for axis in given.axes
+        )
         return given if sizes_stay and not np.any(given.shift) else None
     if is_computed_as(operation, (*MEANS, *MAXIMA)):
         if isinstance(operation, MAXIMA) and np.any(given.scale < 0):
@@ -88,18 +126,33 @@ def _moved(call: Call, given: AffineMap, here: tuple, there: tuple, down: bool) 
         order = [axis - 1 for axis in operation.dims]
         order = order if down else [order.index(axis) for axis in range(len(order))]
         return given.each(lambda array: array.transpose(order))
-    if is_computed_as(operation, (layers.Flatten,)) and channels_first(operation) and len(call.inputs[0].shape) > 2:
+    if (
+        is_computed_as(operation, (layers.Flatten,))
+        and channels_first(operation)
+        and len(call.inputs[0].shape) > 2
+    ):
         if not down:
             return None
         # It puts the channels last, then flattens.
-        given, here = AffineMap(np.moveaxis(given.scale, 0, -1), np.moveaxis(given.shift, 0, -1)), (here[0], *here[2:], here[1])
-    if is_computed_as(operation, (layers.Flatten, layers.Reshape)) or is_keras_operation(operation, "Reshape"):
+        given, here = (
+            AffineMap(np.moveaxis(given.scale, 0, -1), np.moveaxis(given.shift, 0, -1)),
+            (
+                here[0],
+                *here[2:],
+                here[1],
+            ),
+        )
+    if is_computed_as(operation, (layers.Flatten, layers.Reshape)) or is_keras_operation(
+        operation, "Reshape"
+    ):
         return given.each(lambda array: _reshaped(array, here, there))
     return None
 
 
 def _reshaped(array: np.ndarray, here: tuple, there: tuple) -> np.ndarray | None:
-    """What an array over the axes `here` is over the axes `there`, of the same values in the same order."""
+    """What an array over the axes `here` is over the axes `there`, of the same values in the same
+    order.
+    """
     if array.size == 1:
         return array.reshape([1] * (len(there) - 1))
     if array.size == array.shape[-1] and here[-1] == there[-1]:
@@ -119,9 +172,11 @@ def _compressed(array: np.ndarray) -> np.ndarray:
 
 
 def clip_bounds(activation: Any) -> tuple[float, float | None] | None:
-    """The bounds of an activation that is `minimum(maximum(x, lower), upper)`, be it a function, a layer or an op node; None for every other.
+    """The bounds of an activation that is `minimum(maximum(x, lower), upper)`, be it a function, a
+    layer or an op node; None for every other.
 
-    A scale of 0 or more and a shift behind it are the same before it, with the bounds scaled and shifted.
+    A scale of 0 or more and a shift behind it are the same before it, with the bounds scaled and
+    shifted.
     """
     if type(activation) is layers.Activation:
         activation = activation.activation
@@ -129,6 +184,10 @@ def clip_bounds(activation: Any) -> tuple[float, float | None] | None:
         return 0.0, None
     if activation is keras.activations.relu6 or is_keras_operation(activation, "Relu6"):
         return 0.0, 6.0
-    if type(activation) is layers.ReLU and not activation.negative_slope and not activation.threshold:
+    if (
+        type(activation) is layers.ReLU
+        and not activation.negative_slope
+        and not activation.threshold
+    ):
         return 0.0, activation.max_value
     return None

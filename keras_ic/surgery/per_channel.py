@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_ic.validation import checked_int
+from keras_ic.utils.validation import checked_int
 
 
 class PerChannel(keras.layers.Layer):
@@ -20,8 +20,8 @@ class PerChannel(keras.layers.Layer):
         channels = input_shape[self.axis] if -rank <= self.axis < rank else None
         if channels is None:
             raise ValueError(
-                f"`axis` of {self.name} must be one of the axes of its inputs, of a size that is known. "
-                f"Received: axis={self.axis} with input shape {tuple(input_shape)}"
+                f"`axis` of {self.name} must be one of the axes of its inputs, of a size that is"
+                f" known. Received: axis={self.axis} with input shape {tuple(input_shape)}"
             )
         return channels
 

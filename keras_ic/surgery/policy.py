@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import keras
 
-from keras_ic.validation import checked_bool, checked_choice, checked_rate
+from keras_ic.utils.validation import checked_bool, checked_choice, checked_rate
 
 
 class Site(NamedTuple):
@@ -19,7 +19,7 @@ class Site(NamedTuple):
     """
 
     layer: keras.layers.Layer
-    index: int  # type: ignore[assignment]  # named as in the documentation; `tuple.index` is not used
+    index: int  # type: ignore[assignment]
     depth: float
 
 
@@ -43,15 +43,23 @@ class Policy:
         return checked_rate(f"rate(site) at layer {site.layer.name!r}", self.rate(site))
 
 
-def checked_policy(rate, *, weights, normalization, skip_first, skip, weight_layers, share, bias) -> Policy:
+def checked_policy(
+    rate, *, weights, normalization, skip_first, skip, weight_layers, share, bias
+) -> Policy:
     """The policy, or an error that names the choices."""
     if not callable(rate):
         rate = checked_rate("rate", rate, ", or a function of the site")
     if skip is not None and not callable(skip):
-        raise ValueError(f"`skip` must be None or a function of a layer that returns True or False. Received: skip={skip!r}")
+        raise ValueError(
+            "`skip` must be None or a function of a layer that returns True or False. Received:"
+            f" skip={skip!r}"
+        )
     classes = weight_layers if isinstance(weight_layers, (tuple, list)) else (weight_layers,)
     if not all(isinstance(kind, type) and issubclass(kind, keras.layers.Layer) for kind in classes):
-        raise ValueError(f"`weight_layers` must be a tuple of subclasses of `keras.layers.Layer`. Received: weight_layers={weight_layers!r}")
+        raise ValueError(
+            "`weight_layers` must be a tuple of subclasses of `keras.layers.Layer`. Received:"
+            f" weight_layers={weight_layers!r}"
+        )
     return Policy(
         rate=rate,
         weights=checked_choice("weights", weights, ("fresh", "copy", "preserve")),

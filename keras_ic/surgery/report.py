@@ -1,4 +1,6 @@
-"""What is in a model, as far as the rewriting cares: the normalization in front of each weight layer."""
+"""What is in a model, as far as the rewriting cares: the normalization in front of each weight
+layer.
+"""
 
 import dataclasses
 
@@ -6,7 +8,14 @@ import keras
 
 from keras_ic.surgery import table
 from keras_ic.surgery.graph import read
-from keras_ic.surgery.kinds import WEIGHT_LAYERS, is_batch_normalization, is_ic, is_identity_at_inference, is_shape_step, unwrap
+from keras_ic.surgery.kinds import (
+    WEIGHT_LAYERS,
+    is_batch_normalization,
+    is_ic,
+    is_identity_at_inference,
+    is_shape_step,
+    unwrap,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +36,8 @@ class Row:
 
 
 def inspect(model: keras.Model) -> list[Row]:
-    """Lists the weight layers, IC layers and BatchNormalization layers of a model, and what each weight layer reads.
+    """Lists the weight layers, IC layers and BatchNormalization layers of a model, and what each
+    weight layer reads.
 
     Args:
         model: A Sequential or Functional model, built.
@@ -45,7 +55,9 @@ def inspect(model: keras.Model) -> list[Row]:
     import keras_ic
     from keras_ic.surgery.report import inspect
 
-    model = keras.Sequential([keras.Input((4,)), keras_ic.IC(0.1, name="ic"), keras.layers.Dense(2, name="dense")])
+    model = keras.Sequential(
+        [keras.Input((4,)), keras_ic.IC(0.1, name="ic"), keras.layers.Dense(2, name="dense")]
+    )
     assert [row.layer for row in inspect(model)] == ["ic", "dense"]
     assert inspect(model)[1].reads == "ic"
     ```
@@ -54,21 +66,39 @@ def inspect(model: keras.Model) -> list[Row]:
     for graph, call, path in read(model).walk():
         kind = type(unwrap(call.operation)).__name__
         if is_ic(call.operation):
-            rows.append(Row(path, kind, state=f"rate {unwrap(call.operation).rate:g}, {_statistics(unwrap(call.operation))}"))
+            rows.append(
+                Row(
+                    path,
+                    kind,
+                    state=(
+                        f"rate {unwrap(call.operation).rate:g},"
+                        f" {_statistics(unwrap(call.operation))}"
+                    ),
+                )
+            )
         elif is_batch_normalization(call.operation):
             rows.append(Row(path, kind, state=_statistics(unwrap(call.operation))))
         elif isinstance(unwrap(call.operation), WEIGHT_LAYERS):
             above = graph.producer(call.inputs[0])
             while above is not None and (is_shape_step(above) or is_identity_at_inference(above)):
                 above = graph.producer(above.inputs[0])
-            rows.append(Row(path, kind, reads="an input of its model" if above is None else above.operation.name))
+            rows.append(
+                Row(
+                    path,
+                    kind,
+                    reads="an input of its model" if above is None else above.operation.name,
+                )
+            )
     return rows
 
 
 def text(model: keras.Model) -> str:
     """The rows of `inspect` as a table."""
     rows = [dataclasses.astuple(row) for row in inspect(model)]
-    return f"{model.name}: {model.count_params():,} parameters\n{table.text(('Layer', 'Type', 'Reads', 'State'), rows)}"
+    return (
+        f"{model.name}: {model.count_params():,}"
+        f" parameters\n{table.text(('Layer', 'Type', 'Reads', 'State'), rows)}"
+    )
 
 
 def _statistics(layer) -> str:

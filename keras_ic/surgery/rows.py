@@ -15,7 +15,8 @@ class Change:
     Attributes:
         layer: The path of the layer, `outer/inner/name` inside nested models.
         type: The name of its class.
-        kind: `"ic"`, `"normalization"` or `"bias"`; in a folding also `"affine"`, `"activation"` and `"dropout"`.
+        kind: `"ic"`, `"normalization"` or `"bias"`; in a folding also `"affine"`, `"activation"`
+            and `"dropout"`.
         result: What becomes of it, in words.
         name: The name of the new layer, if there is one.
         rate: The rate of the new IC layer, if there is one.
@@ -52,8 +53,9 @@ class Listing:
         changes: List of `Change`, in the order in which the model runs.
         skipped: List of `Skip`.
         parameters: `(before, after)`, numbers of weights, moving statistics included.
-        flops: `(before, after)`, floating-point operations of inference on one sample: a multiplication and an addition are two; weight layers and
-            normalizations are counted; sizes that the model leaves open count as 1.
+        flops: `(before, after)`, floating-point operations of inference on one sample: a
+            multiplication and an addition are two; weight layers and normalizations are counted;
+            sizes that the model leaves open count as 1.
     """
 
     def __init__(self, model: keras.Model):
@@ -74,7 +76,10 @@ class Listing:
         }
 
     def __str__(self) -> str:
-        rows = [(row.layer, row.type, row.result) for row in self.changes] + [(row.layer, row.type, f"- {row.reason}") for row in self.skipped]
+        rows = [(row.layer, row.type, row.result) for row in self.changes] + [
+            (row.layer, row.type, f"- {row.reason}") for row in self.skipped
+        ]
         (old, new), (old_flops, new_flops) = self.parameters, self.flops
         footer = f"parameters {old:,} -> {new:,}; FLOPs a sample {old_flops:,} -> {new_flops:,}"
-        return f"{self.model.name}\n{table.text(('Layer', 'Type', 'What becomes of it'), rows)}\n{footer}"
+        cells = table.text(("Layer", "Type", "What becomes of it"), rows)
+        return f"{self.model.name}\n{cells}\n{footer}"

@@ -1,4 +1,6 @@
-"""Where the IC layers go: in front of which calls of weight layers, on which tensor, and why some get none."""
+"""Where the IC layers go: in front of which calls of weight layers, on which tensor, and why some
+get none.
+"""
 
 import dataclasses
 from typing import Any
@@ -46,7 +48,9 @@ class Insertion:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading:
-    """What a weight layer reads instead of one of its inputs: the output of an IC layer, run through the shape-only steps in between."""
+    """What a weight layer reads instead of one of its inputs: the output of an IC layer, run
+    through the shape-only steps in between.
+    """
 
     insertion: Insertion
     steps: tuple[Call, ...]
@@ -54,7 +58,9 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sites:
-    """Every new IC layer; by call and input tensor, what the call reads instead; by call of a weight layer, why it has no IC layer."""
+    """Every new IC layer; by call and input tensor, what the call reads instead; by call of a
+    weight layer, why it has no IC layer.
+    """
 
     insertions: list[Insertion]
     readings: dict[tuple[int, int], Reading]
@@ -87,9 +93,13 @@ def decide_sites(root: Graph, normalizations: Normalizations, policy: Policy) ->
         for given in _data_inputs(call):
             tensor = normalizations.source(graph, given)
             reason = _reason_for_none(tensor, flow, policy)
-            anchor, steps, axis = _climb(graph, tensor, _own_axis(call.operation, len(tensor.shape)), normalizations)
+            anchor, steps, axis = _climb(
+                graph, tensor, _own_axis(call.operation, len(tensor.shape)), normalizations
+            )
             if not reason and not has_channels(anchor, axis):
-                reason = f"its input of shape {tuple(anchor.shape)} has no channel axis of a known size"
+                reason = (
+                    f"its input of shape {tuple(anchor.shape)} has no channel axis of a known size"
+                )
             if reason:
                 reasons[call.key] = reason
                 continue
@@ -102,7 +112,9 @@ def decide_sites(root: Graph, normalizations: Normalizations, policy: Policy) ->
     taken = taken_names(root)
     for index, insertion in enumerate(found):
         insertion.name = unique_name(f"{insertion.layer.name}_ic", taken)
-        insertion.rate = policy.rate_at(Site(insertion.layer, index, index / max(len(found) - 1, 1)))
+        insertion.rate = policy.rate_at(
+            Site(insertion.layer, index, index / max(len(found) - 1, 1))
+        )
     return Sites(found, readings, reasons)
 
 
@@ -121,7 +133,7 @@ def has_channels(tensor, axis: int) -> bool:
 
 
 def unique_name(wanted: str, taken: set[str]) -> str:
-    """`wanted`, or the first of `wanted_1`, `wanted_2`, ... that is not taken; taken from then on."""
+    """`wanted`, or the first free of `wanted_1`, `wanted_2`, ...; taken from then on."""
     name, number = wanted, 0
     while name in taken:
         number += 1
@@ -131,7 +143,9 @@ def unique_name(wanted: str, taken: set[str]) -> str:
 
 
 def _data_inputs(call: Call) -> list:
-    """The tensors that a weight layer works on: positional arguments before keyword ones, each once."""
+    """The tensors that a weight layer works on: positional arguments before keyword ones, each
+    once.
+    """
     positional = {id(tensor) for argument in call.args for tensor in _flat(argument)}
     chosen = [tensor for tensor in call.inputs if id(tensor) in positional] or list(call.inputs)
     return list({id(tensor): tensor for tensor in chosen}.values())
@@ -156,7 +170,9 @@ def _own_axis(operation, rank: int) -> int:
 
 
 def _climb(graph: Graph, tensor, axis: int, normalizations: Normalizations):
-    """The tensor above the shape-only steps that end in `tensor`, those steps in the order in which they run, and the channel axis up there."""
+    """The tensor above the shape-only steps that end in `tensor`, those steps in the order in which
+    they run, and the channel axis up there.
+    """
     steps: list[Call] = []
     while True:
         call = graph.producer(tensor)
@@ -171,7 +187,9 @@ def _climb(graph: Graph, tensor, axis: int, normalizations: Normalizations):
 
 
 def _channel_axis(graph: Graph, tensor) -> int:
-    """The channel axis of `tensor`, as told by the nearest layer above it that has one; -1 where none tells."""
+    """The channel axis of `tensor`, as told by the nearest layer above it that has one; -1 where
+    none tells.
+    """
     rank = len(tensor.shape)
     while True:
         call = graph.producer(tensor)
@@ -179,7 +197,9 @@ def _channel_axis(graph: Graph, tensor) -> int:
             return -1
         child = graph.child(call)
         if child is not None:
-            return _channel_axis(child, child.outputs[[id(output) for output in call.outputs].index(id(tensor))])
+            return _channel_axis(
+                child, child.outputs[[id(output) for output in call.outputs].index(id(tensor))]
+            )
         layer = unwrap(call.operation)
         order = moved_axes(call)
         if order is not None:
@@ -187,8 +207,14 @@ def _channel_axis(graph: Graph, tensor) -> int:
         if hasattr(layer, "data_format") and not is_shape_step(call):
             return 1 + time_axes(call.operation) if channels_first(layer) and rank > 2 else -1
         if is_ic(layer) or hasattr(layer, "moving_mean"):
-            return _from_end(layer.axis + (time_axes(call.operation) if layer.axis >= 0 else 0), rank)
-        if isinstance(layer, WEIGHT_LAYERS) or is_computed_as(layer, RESHAPING) or is_keras_operation(layer, "Reshape"):
+            return _from_end(
+                layer.axis + (time_axes(call.operation) if layer.axis >= 0 else 0), rank
+            )
+        if (
+            isinstance(layer, WEIGHT_LAYERS)
+            or is_computed_as(layer, RESHAPING)
+            or is_keras_operation(layer, "Reshape")
+        ):
             return -1
         tensor = call.inputs[0]
 
@@ -199,10 +225,11 @@ def _from_end(axis: int, rank: int) -> int:
 
 
 class _Flow:
-    """Which tensors are raw (nothing learned lies between them and the model's inputs), and which an IC layer has just treated (are covered).
+    """Which tensors are raw (nothing learned lies between them and the model's inputs), and which
+    an IC layer has just treated (are covered).
 
-    A model that is called several times may get both sorts of tensors: its inner tensors are raw if they are so in any call, and covered only if
-    they are so in every call.
+    A model that is called several times may get both sorts of tensors: its inner tensors are raw if
+    they are so in any call, and covered only if they are so in every call.
     """
 
     def __init__(self, normalizations: Normalizations):
@@ -212,15 +239,25 @@ class _Flow:
         self._uncovered: set[int] = set()
 
     def run(self, graph: Graph, inputs: list[tuple[bool, bool]]) -> list[tuple[bool, bool]]:
-        """Marks the tensors of the graph, given for each of its inputs whether it is `(raw, covered)`; returns the same of its outputs."""
+        """Marks the tensors of the graph, given for each of its inputs whether it is `(raw,
+        covered)`; returns the same of its outputs.
+        """
         states = {id(tensor): state for tensor, state in zip(graph.inputs, inputs, strict=True)}
         for call in graph.calls:
             child = graph.child(call)
             if child is not None:
-                outputs = self.run(child, [states.get(id(tensor), (True, False)) for tensor in graph.passed(call)])
+                outputs = self.run(
+                    child, [states.get(id(tensor), (True, False)) for tensor in graph.passed(call)]
+                )
             else:
-                raw = all(states[id(tensor)][0] for tensor in call.inputs) and not is_learned(call.operation)
-                passes = is_shape_step(call) or is_identity_at_inference(call) or self.normalizations.is_bypassed(call)
+                raw = all(states[id(tensor)][0] for tensor in call.inputs) and not is_learned(
+                    call.operation
+                )
+                passes = (
+                    is_shape_step(call)
+                    or is_identity_at_inference(call)
+                    or self.normalizations.is_bypassed(call)
+                )
                 covered = is_ic(call.operation) or (passes and states[id(call.inputs[0])][1])
                 outputs = [(raw, covered)] * len(call.outputs)
             states.update(zip(map(id, call.outputs), outputs, strict=True))

@@ -1,4 +1,6 @@
-"""Moving statistics from data: `calibrate` for IC layers that must keep their function, `recalibrate` for every normalization."""
+"""Moving statistics from data: `calibrate` for IC layers that must keep their function,
+`recalibrate` for every normalization.
+"""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -9,95 +11,49 @@ import numpy as np
 from keras import ops
 
 from keras_ic import kernels
-from keras_ic.layer import IndependentComponent
+from keras_ic.layers.independent_component import IndependentComponent
 from keras_ic.surgery.absorb import as_array
 from keras_ic.surgery.batches import inputs_of
 from keras_ic.surgery.graph import sublayers
 from keras_ic.surgery.moments import pool
 from keras_ic.surgery.watching import replaced_calls
-from keras_ic.validation import checked_model
+from keras_ic.utils.validation import checked_model
 
 
-def calibrate(model: keras.Model, data: Any, steps: int | None = None, *, batch_size: int | None = None, verbose: int | str = "auto") -> None:
-    """Sets the moving statistics of a model's IC layers from data, in one pass, keeping the model's function.
+def calibrate(
+    model: keras.Model,
+    data: Any,
+    steps: int | None = None,
+    *,
+    batch_size: int | None = None,
+    verbose: int | str = "auto",
+) -> None:
+    """Sets the moving statistics of a model's IC layers from data, in one pass, keeping the model's
+    function.
 
-    Each IC layer gets the mean and the variance of its inputs over all of the data, and the `gamma` and `beta` with which it computes at inference
-    what it did before. After `rewrite(..., weights="preserve")`, whose IC layers are identities with a moving mean of 0 and a moving variance of 1,
-    this makes what they do in training agree with what they do at inference, so that training starts from the given network.
+    Each IC layer gets the mean and the variance of its inputs over all of the data, and the `gamma`
+    and `beta` with which it computes at inference what it did before. After `rewrite(...,
+    weights="preserve")`, whose IC layers are identities with a moving mean of 0 and a moving
+    variance of 1, this makes what they do in training agree with what they do at inference, so that
+    training starts from the given network.
 
-    The pass runs the model as it is at inference. As calibration does not change that, the statistics are exact in every layer at once: the mean and
-    the biased variance over all values, pooled in float64. An interrupted pass leaves the model as it was.
+    The pass runs the model as it is at inference. As calibration does not change that, the
+    statistics are exact in every layer at once: the mean and the biased variance over all values,
+    pooled in float64. An interrupted pass leaves the model as it was.
 
     Args:
         model: Any `keras.Model` with IC layers, built. Changed in place.
-        data: What `fit` takes: arrays (the inputs alone), or a `tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader` or a generator of
-            `(inputs,)`, `(inputs, targets)` or `(inputs, targets, sample_weights)`; only the inputs are used.
+        data: What `fit` takes: arrays (the inputs alone), or a `tf.data.Dataset`, a
+            `keras.utils.PyDataset`, a torch `DataLoader` or a generator of `(inputs,)`, `(inputs,
+            targets)` or `(inputs, targets, sample_weights)`; only the inputs are used.
         steps: Positive integer, how many batches to read. Defaults to `None`: all.
         batch_size: Positive integer, for arrays. Defaults to `None`: 32.
         verbose: `"auto"` or 1 for a progress bar, 0 for none. Defaults to `"auto"`.
 
     Raises:
-        ValueError: For a model without IC layers, or with one that has no `gamma` or no `beta` to be matched; for data of another shape than the
-            model's inputs, no data, and fewer batches than `steps`; and where an IC layer reads nan, inf, or values whose variance its weights cannot
-            hold. The model is left as it was.
-
-    Example:
-
-    ```python
-    import keras
-    import keras_ic
-    import numpy as np
-
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(2)])
-    ic_model = keras_ic.rewrite(model, weights="preserve")
-    x = np.random.default_rng(0).normal(size=(100, 4)).astype("float32")
-    keras_ic.calibrate(ic_model, x, verbose=0)
-    assert np.allclose(ic_model.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
-    ```
-
-    References:
-        - [Chan, Golub and LeVeque, 1979](http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf), pooling of means and variances
-    """
-    ics = [layer for layer in sublayers(checked_model(model)) if isinstance(layer, IndependentComponent)]
-    _check_found(ics, model, "IC layers")
-    for layer in ics:
-        if layer.gamma is None or layer.beta is None:
-            raise ValueError(
-                f"{layer.name} has no gamma or no beta that could be matched to its statistics, so that its function cannot be kept; "
-                f"`recalibrate` sets its statistics all the same. Received: scale={layer.scale}, center={layer.center}"
-            )
-    updates = []
-    for layer, (mean, variance) in _pooled(model, ics, data, steps, batch_size, verbose, _as_at_inference).items():
-        # What the layer computes at inference is slope * x + offset.
-        slope = as_array(layer.gamma) / np.sqrt(as_array(layer.moving_variance) + layer.epsilon)
-        offset = as_array(layer.beta) - as_array(layer.moving_mean) * slope
-        updates += [(layer.moving_mean, mean), (layer.moving_variance, variance)]
-        updates += [(layer.gamma, slope * np.sqrt(variance + layer.epsilon)), (layer.beta, offset + mean * slope)]
-    _assign(updates)
-
-
-def recalibrate(model: keras.Model, data: Any, steps: int | None = None, *, batch_size: int | None = None, verbose: int | str = "auto") -> None:
-    """Re-estimates all moving statistics of a model, of IC and BatchNormalization layers, from data in one pass, without dropout noise.
-
-    In training, dropout adds to the variance that the normalizations behind it see and record; at inference there is no dropout, and the recorded
-    variance is too large (the variance shift of Li et al., 2019). This sets the moving statistics anew, dropout off, weights untouched.
-
-    The statistics of each layer are the mean and the biased variance of its inputs over all of the data, exactly, not by momentum: pooled in float64
-    over the batches, each weighted with its number of values. What a layer's inputs are depends on the normalizations before it, whose new
-    statistics are not known before the pass ends; these normalize each batch with the statistics of that batch, as in training. With the data as
-    one batch, the result is the one that the new model itself reproduces; with large batches, it is close to it. An interrupted pass leaves the
-    model as it was. Frozen layers are re-estimated too.
-
-    Args:
-        model: Any `keras.Model` with IC or BatchNormalization layers, built. Changed in place.
-        data: What `fit` takes; see `calibrate`.
-        steps: Positive integer, how many batches to read. Defaults to `None`: all.
-        batch_size: Positive integer, for arrays. Defaults to `None`: 32.
-        verbose: `"auto"` or 1 for a progress bar, 0 for none. Defaults to `"auto"`.
-
-    Raises:
-        ValueError: For a model without such layers, or with a subclass of BatchNormalization that computes something else; for data of another shape
-            than the model's inputs, no data, and fewer batches than `steps`; and where such a layer reads nan, inf, or values whose variance its
+        ValueError: For a model without IC layers, or with one that has no `gamma` or no `beta` to
+            be matched; for data of another shape than the model's inputs, no data, and fewer
+            batches than `steps`; and where an IC layer reads nan, inf, or values whose variance its
             weights cannot hold. The model is left as it was.
 
     Example:
@@ -107,25 +63,123 @@ def recalibrate(model: keras.Model, data: Any, steps: int | None = None, *, batc
     import keras_ic
     import numpy as np
 
-    model = keras.Sequential([keras.Input((4,)), keras_ic.IC(0.1, name="ic"), keras.layers.Dense(2)])
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(2)]
+    )
+    ic_model = keras_ic.rewrite(model, weights="preserve")
+    x = np.random.default_rng(0).normal(size=(100, 4)).astype("float32")
+    keras_ic.calibrate(ic_model, x, verbose=0)
+    assert np.allclose(ic_model.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
+    ```
+
+    References:
+        - [Chan, Golub and LeVeque,
+          1979](http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf), pooling of
+          means and variances
+    """
+    ics = [
+        layer
+        for layer in sublayers(checked_model(model))
+        if isinstance(layer, IndependentComponent)
+    ]
+    _check_found(ics, model, "IC layers")
+    for layer in ics:
+        if layer.gamma is None or layer.beta is None:
+            raise ValueError(
+                f"{layer.name} has no gamma or no beta that could be matched to its statistics, so"
+                " that its function cannot be kept; `recalibrate` sets its statistics all the"
+                f" same. Received: scale={layer.scale}, center={layer.center}"
+            )
+    updates = []
+    for layer, (mean, variance) in _pooled(
+        model, ics, data, steps, batch_size, verbose, _as_at_inference
+    ).items():
+        # What the layer computes at inference is slope * x + offset.
+        slope = as_array(layer.gamma) / np.sqrt(as_array(layer.moving_variance) + layer.epsilon)
+        offset = as_array(layer.beta) - as_array(layer.moving_mean) * slope
+        updates += [(layer.moving_mean, mean), (layer.moving_variance, variance)]
+        updates += [
+            (layer.gamma, slope * np.sqrt(variance + layer.epsilon)),
+            (layer.beta, offset + mean * slope),
+        ]
+    _assign(updates)
+
+
+def recalibrate(
+    model: keras.Model,
+    data: Any,
+    steps: int | None = None,
+    *,
+    batch_size: int | None = None,
+    verbose: int | str = "auto",
+) -> None:
+    """Re-estimates all moving statistics of a model, of IC and BatchNormalization layers, from data
+    in one pass, without dropout noise.
+
+    In training, dropout adds to the variance that the normalizations behind it see and record; at
+    inference there is no dropout, and the recorded variance is too large (the variance shift of Li
+    et al., 2019). This sets the moving statistics anew, dropout off, weights untouched.
+
+    The statistics of each layer are the mean and the biased variance of its inputs over all of the
+    data, exactly, not by momentum: pooled in float64 over the batches, each weighted with its
+    number of values. What a layer's inputs are depends on the normalizations before it, whose new
+    statistics are not known before the pass ends; these normalize each batch with the statistics of
+    that batch, as in training. With the data as one batch, the result is the one that the new model
+    itself reproduces; with large batches, it is close to it. An interrupted pass leaves the model
+    as it was. Frozen layers are re-estimated too.
+
+    Args:
+        model: Any `keras.Model` with IC or BatchNormalization layers, built. Changed in place.
+        data: What `fit` takes; see `calibrate`.
+        steps: Positive integer, how many batches to read. Defaults to `None`: all.
+        batch_size: Positive integer, for arrays. Defaults to `None`: 32.
+        verbose: `"auto"` or 1 for a progress bar, 0 for none. Defaults to `"auto"`.
+
+    Raises:
+        ValueError: For a model without such layers, or with a subclass of BatchNormalization that
+            computes something else; for data of another shape than the model's inputs, no data, and
+            fewer batches than `steps`; and where such a layer reads nan, inf, or values whose
+            variance its weights cannot hold. The model is left as it was.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_ic
+    import numpy as np
+
+    model = keras.Sequential(
+        [keras.Input((4,)), keras_ic.IC(0.1, name="ic"), keras.layers.Dense(2)]
+    )
     x = np.random.default_rng(0).normal(3.0, 2.0, size=(100, 4)).astype("float32")
     keras_ic.recalibrate(model, x, verbose=0)
     assert np.allclose(model.get_layer("ic").moving_mean.numpy(), x.mean(0), rtol=1e-5)
     ```
 
     References:
-        - [Li et al., 2019](https://arxiv.org/abs/1801.05134), the disharmony between dropout and batch normalization by variance shift
+        - [Li et al., 2019](https://arxiv.org/abs/1801.05134), the disharmony between dropout and
+          batch normalization by variance shift
     """
-    found = [layer for layer in sublayers(checked_model(model)) if isinstance(layer, (IndependentComponent, keras.layers.BatchNormalization))]
+    found = [
+        layer
+        for layer in sublayers(checked_model(model))
+        if isinstance(layer, (IndependentComponent, keras.layers.BatchNormalization))
+    ]
     _check_found(found, model, "IC or BatchNormalization layers")
     for layer in found:
-        if isinstance(layer, keras.layers.BatchNormalization) and type(layer).call is not keras.layers.BatchNormalization.call:
+        if (
+            isinstance(layer, keras.layers.BatchNormalization)
+            and type(layer).call is not keras.layers.BatchNormalization.call
+        ):
             raise ValueError(
-                f"{layer.name} computes something else than BatchNormalization does, and its statistics cannot be re-estimated. "
-                f"Received: a layer of type {type(layer).__name__}"
+                f"{layer.name} computes something else than BatchNormalization does, and its"
+                " statistics cannot be re-estimated. Received: a layer of type"
+                f" {type(layer).__name__}"
             )
     updates = []
-    for layer, (mean, variance) in _pooled(model, found, data, steps, batch_size, verbose, _with_batch_statistics).items():
+    for layer, (mean, variance) in _pooled(
+        model, found, data, steps, batch_size, verbose, _with_batch_statistics
+    ).items():
         updates += [(layer.moving_mean, mean), (layer.moving_variance, variance)]
     _assign(updates)
 
@@ -133,7 +187,10 @@ def recalibrate(model: keras.Model, data: Any, steps: int | None = None, *, batc
 def _check_found(layers: list, model, wanted: str) -> None:
     if not layers or not all(layer.built for layer in layers):
         state = "no" if not layers else "not yet built"
-        raise ValueError(f"The model has {state} {wanted} whose moving statistics could be set. Received: model {model.name!r}")
+        raise ValueError(
+            f"The model has {state} {wanted} whose moving statistics could be set. Received: model"
+            f" {model.name!r}"
+        )
 
 
 def _check_finite(statistics: dict, model) -> None:
@@ -145,8 +202,9 @@ def _check_finite(statistics: dict, model) -> None:
     if bad:
         shown = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
         raise ValueError(
-            "The moving statistics stay as they were, since the new ones are nan or infinite: look for nan, inf and huge values in the data, and in "
-            f"the weights before the first of these layers. Received: model {model.name!r} with {shown}"
+            "The moving statistics stay as they were, since the new ones are nan or infinite: look"
+            " for nan, inf and huge values in the data, and in the weights before the first of"
+            f" these layers. Received: model {model.name!r} with {shown}"
         )
 
 
@@ -170,20 +228,25 @@ def _assign(updates: list) -> None:
 
 
 def _as_at_inference(layer, inputs, mean, variance):
-    return _with_batch_statistics(layer, inputs, layer.moving_mean.value, layer.moving_variance.value)
+    return _with_batch_statistics(
+        layer, inputs, layer.moving_mean.value, layer.moving_variance.value
+    )
 
 
 def _with_batch_statistics(layer, inputs, mean, variance):
     gamma, beta = (None if weight is None else weight.value for weight in (layer.gamma, layer.beta))
-    outputs = kernels.normalize(inputs, mean, variance, gamma, beta, None, rate=0.0, axis=layer.axis, epsilon=layer.epsilon)
+    outputs = kernels.normalize(
+        inputs, mean, variance, gamma, beta, None, rate=0.0, axis=layer.axis, epsilon=layer.epsilon
+    )
     return ops.cast(outputs, layer.compute_dtype)
 
 
 class _Recorder(keras.Model):
-    """Runs a model without dropout noise; its outputs are the statistics of what the layers of interest read in this batch.
+    """Runs a model without dropout noise; its outputs are the statistics of what the layers of
+    interest read in this batch.
 
-    One entry a layer by its position in `layers`: `(calls, 3, channels)` of mean, variance and number of values. A layer that is not called has
-    none.
+    One entry a layer by its position in `layers`: `(calls, 3, channels)` of mean, variance and
+    number of values. A layer that is not called has none.
     """
 
     def __init__(self, model: keras.Model, layers: list, compute: Callable):
@@ -205,23 +268,43 @@ class _Recorder(keras.Model):
         def recording(key, layer):
             def call(inputs, training=None, mask=None):
                 valid = None if mask is None else ops.expand_dims(ops.cast(mask, "bool"), -1)
-                # TensorFlow adds up values one by one, which costs float32 half of its digits in a batch of images.
-                wide = ops.cast(inputs, "float64") if keras.backend.backend() == "tensorflow" else inputs
+                # TensorFlow adds up values one by one, which costs float32 half of its digits in a
+                # batch of images.
+                wide = (
+                    ops.cast(inputs, "float64")
+                    if keras.backend.backend() == "tensorflow"
+                    else inputs
+                )
                 mean, variance, count = kernels.moments(wide, layer.axis, valid)
-                records.setdefault(key, []).append(ops.stack([mean, variance, ops.broadcast_to(ops.cast(count, mean.dtype), ops.shape(mean))]))
+                records.setdefault(key, []).append(
+                    ops.stack(
+                        [
+                            mean,
+                            variance,
+                            ops.broadcast_to(ops.cast(count, mean.dtype), ops.shape(mean)),
+                        ]
+                    )
+                )
                 return self.compute(layer, inputs, mean, variance)
 
             return call
 
-        return replaced_calls({layer: recording(str(index), layer) for index, layer in self.watched.items()})
+        return replaced_calls(
+            {layer: recording(str(index), layer) for index, layer in self.watched.items()}
+        )
 
 
-def _pooled(model, layers, data, steps, batch_size, verbose, compute) -> dict[Any, tuple[np.ndarray, np.ndarray]]:
-    """Mean and biased variance, in float64 and finite, of what each layer reads in the data; layers that are not called are left out."""
+def _pooled(
+    model, layers, data, steps, batch_size, verbose, compute
+) -> dict[Any, tuple[np.ndarray, np.ndarray]]:
+    """Mean and biased variance, in float64 and finite, of what each layer reads in the data; layers
+    that are not called are left out.
+    """
     strategy = getattr(model, "distribute_strategy", None)
     with strategy.scope() if strategy is not None else nullcontext():
         recorder = _Recorder(model, layers, compute)
-    # Compiled by XLA only where nothing else compiles: one compilation for each size of a batch costs more than it gains.
+    # Compiled by XLA only where nothing else compiles: one compilation for each size of a batch
+    # costs more than it gains.
     recorder.jit_compile = keras.backend.backend() == "jax"
     totals: dict[str, tuple] = {}
     for inputs in inputs_of(model, data, steps, batch_size, verbose):
@@ -229,6 +312,9 @@ def _pooled(model, layers, data, steps, batch_size, verbose, compute) -> dict[An
             for mean, variance, count in np.asarray(records, "float64"):
                 with np.errstate(all="ignore"):  # What is not finite is told of below.
                     totals[key] = pool(totals.get(key, (0.0, 0.0, 0.0)), (mean, variance, count))
-    found = {layers[int(key)]: (mean, variance) for key, (mean, variance, _) in sorted(totals.items(), key=lambda item: int(item[0]))}
+    found = {
+        layers[int(key)]: (mean, variance)
+        for key, (mean, variance, _) in sorted(totals.items(), key=lambda item: int(item[0]))
+    }
     _check_finite(found, model)
     return found

@@ -1,8 +1,9 @@
 """Shifts that travel along a residual stream into the layers that feed it.
 
-A block of a residual network reads `x + shift`, or `relu(x) + shift`, of a sum `x` which a skip connection reads too. `relu(x) + shift` is
-`maximum(x + shift, shift)`, and a layer that feeds the sum can add the shift in its bias. Where further additions read the sum, a layer on their
-other side takes the shift away again, so that what they compute stays as it was.
+A block of a residual network reads `x + shift`, or `relu(x) + shift`, of a sum `x` which a skip
+connection reads too. `relu(x) + shift` is `maximum(x + shift, shift)`, and a layer that feeds the
+sum can add the shift in its bias. Where further additions read the sum, a layer on their other side
+takes the shift away again, so that what they compute stays as it was.
 """
 
 import dataclasses
@@ -14,20 +15,35 @@ from keras import layers
 
 from keras_ic.surgery import absorb
 from keras_ic.surgery.graph import Call, Graph
-from keras_ic.surgery.kinds import inside_time, is_identity_at_inference, is_keras_operation, is_plain, time_axes
+from keras_ic.surgery.kinds import (
+    inside_time,
+    is_identity_at_inference,
+    is_keras_operation,
+    is_plain,
+    time_axes,
+)
 from keras_ic.surgery.maps import clip_bounds
 from keras_ic.surgery.normalization import BEFORE, DROPPED, Fate
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stream:
-    """The ReLU that a shift goes through, if there is one, and the layers that add it and take it away, each with what it adds."""
+    """The ReLU that a shift goes through, if there is one, and the layers that add it and take it
+    away, each with what it adds.
+    """
 
     relu: Call | None
     feeds: list[tuple[Any, np.ndarray]]
 
 
-def carried(graph: Graph, call: Call, shift: np.ndarray, axis: int, fates: Mapping[int, Fate], takes: Callable[[Any], bool]) -> Stream | None:
+def carried(
+    graph: Graph,
+    call: Call,
+    shift: np.ndarray,
+    axis: int,
+    fates: Mapping[int, Fate],
+    takes: Callable[[Any], bool],
+) -> Stream | None:
     """How the shift that `call` adds can travel; None where it cannot.
 
     Args:
@@ -76,17 +92,29 @@ def _feed(graph: Graph, tensor, shift, axis, fates, takes) -> tuple[Any, np.ndar
     if above is None:
         return None
     if _is_gone(above, fates):
-        return _feed(graph, above.inputs[0], shift, axis, fates, takes) if _is_read_once(graph, above.inputs[0]) else None
+        return (
+            _feed(graph, above.inputs[0], shift, axis, fates, takes)
+            if _is_read_once(graph, above.inputs[0])
+            else None
+        )
     layer, ahead, rank = inside_time(above.operation), time_axes(above.operation), len(tensor.shape)
     if is_plain(above) and absorb.takes_output_affine(layer, axis - ahead, rank - ahead):
         return (above.operation, shift) if takes(above.operation) else None
     return _through_addition(graph, above, shift, axis, fates, takes)
 
 
-def _through_addition(graph: Graph, call: Call, shift, axis, fates, takes, besides=None) -> tuple[Any, np.ndarray] | None:
-    """The layer that can add the shift to the sum: one that feeds a term, other than the term `besides`, that nothing else reads."""
+def _through_addition(
+    graph: Graph, call: Call, shift, axis, fates, takes, besides=None
+) -> tuple[Any, np.ndarray] | None:
+    """The layer that can add the shift to the sum: one that feeds a term, other than the term
+    `besides`, that nothing else reads.
+    """
     is_sum = type(call.operation) is layers.Add or is_keras_operation(call.operation, "Add")
-    if not is_sum or len(call.inputs) < 2 or any(term.shape != call.outputs[0].shape for term in call.inputs):
+    if (
+        not is_sum
+        or len(call.inputs) < 2
+        or any(term.shape != call.outputs[0].shape for term in call.inputs)
+    ):
         return None
     if sum(term is besides for term in call.inputs) > 1:
         return None
@@ -103,5 +131,9 @@ def _is_read_once(graph: Graph, tensor) -> bool:
 
 
 def _is_gone(call: Call, fates: Mapping[int, Fate]) -> bool:
-    """Whether nothing stands in its place, and it hands on what it reads: a dropout, a normalization that the layer before it takes up."""
-    return (call.key in fates and fates[call.key].how in (BEFORE, DROPPED)) or is_identity_at_inference(call)
+    """Whether nothing stands in its place, and it hands on what it reads: a dropout, a
+    normalization that the layer before it takes up.
+    """
+    return (
+        call.key in fates and fates[call.key].how in (BEFORE, DROPPED)
+    ) or is_identity_at_inference(call)

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def replaced_calls(calls: dict[object, Callable]) -> Iterator[None]:
-    """Within the block, each layer of `calls` runs the function given for it instead of its own `call`.
+    """Within the block, each layer of `calls` runs the function given for it instead of its own
+    `call`.
 
-    The functions are put on the instances alone, past Keras's tracking of attributes, and taken off again however the block ends.
+    The functions are put on the instances alone, past Keras's tracking of attributes, and taken off
+    again however the block ends.
     """
     own = {layer: vars(layer).get("call") for layer in calls}
     try:

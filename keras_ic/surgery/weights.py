@@ -1,4 +1,4 @@
-"""Moves the weights of a model into the new one: by layer, never by position or name in the model."""
+"""Moves the weights of a model into the new one: by layer, never by position or name."""
 
 import tempfile
 from typing import TYPE_CHECKING, Any
@@ -43,12 +43,13 @@ def _copy(old, new) -> None:
 
 
 def _assign(taken, given) -> None:
-    # A copy: JAX frees the arrays of a model that it trains or runs, which must not be those of the other.
+    # A copy: JAX frees the arrays of a model that it trains or runs, which must not be those of the
+    # other.
     taken.assign(ops.copy(given.value))
 
 
 def _copy_preprocessing(old, new) -> None:
-    """What preprocessing layers know of the data is no weight to be learned, and is copied always."""
+    """What preprocessing layers know of the data is not learned, and is copied always."""
     for given, taken in zip(sublayers(old), sublayers(new), strict=True):
         if isinstance(given, layers.Normalization) and given.built:
             for source, target in zip(given.weights, taken.weights, strict=True):
@@ -64,10 +65,19 @@ def _copy_preprocessing(old, new) -> None:
 def _absorbed(plan: "Plan | FoldPlan") -> dict[int, dict[str, Any]]:
     """The weights, by name, of every layer that absorbs a normalization."""
     changed: dict[int, dict[str, Any]] = {}
-    fates = [plan.normalizations.fates[call.key] for _, call, _ in plan.graph.walk() if call.key in plan.normalizations.fates]
-    for target, absorb_into in (*(pair for fate in fates for pair in fate.absorptions), *plan.normalizations.last):
+    fates = [
+        plan.normalizations.fates[call.key]
+        for _, call, _ in plan.graph.walk()
+        if call.key in plan.normalizations.fates
+    ]
+    for target, absorb_into in (
+        *(pair for fate in fates for pair in fate.absorptions),
+        *plan.normalizations.last,
+    ):
         if id(target) not in changed:
-            values = changed[id(target)] = {weight.name: _at_least_float32(weight) for weight in target.weights}
+            values = changed[id(target)] = {
+                weight.name: _at_least_float32(weight) for weight in target.weights
+            }
             if id(target) in plan.normalizations.biased:
                 values["bias"] = np.zeros(())  # Takes the shape of what is added, if anything is.
         absorb_into(changed[id(target)])

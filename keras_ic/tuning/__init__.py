@@ -1,4 +1,6 @@
-"""Searching dropout rates, and what goes with them, with Keras Tuner. Importing it imports Keras Tuner at the first use of a name alone."""
+"""Searching dropout rates, and what goes with them, with Keras Tuner. Importing it imports Keras
+Tuner at the first use of a name alone.
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -9,7 +11,13 @@ if TYPE_CHECKING:
     from keras_ic.tuning.searching import search
     from keras_ic.tuning.space import SearchSpace
 
-PLACES = {"ICHyperModel": "hypermodels", "ICResNetHyperModel": "hypermodels", "SearchSpace": "space", "report": "reporting", "search": "searching"}
+PLACES = {
+    "ICHyperModel": "hypermodels",
+    "ICResNetHyperModel": "hypermodels",
+    "SearchSpace": "space",
+    "report": "reporting",
+    "search": "searching",
+}
 
 __all__ = ["ICHyperModel", "ICResNetHyperModel", "SearchSpace", "report", "search"]
 

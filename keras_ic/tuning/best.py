@@ -1,4 +1,6 @@
-"""What a search comes to: the best trial's model, what it is worth on the test set, and the command that trains it again."""
+"""What a search comes to: the best trial's model, what it is worth on the test set, and the command
+that trains it again.
+"""
 
 import dataclasses
 import json
@@ -8,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_ic import data, files
+from keras_ic import data, saving
 from keras_ic.experiments.arguments import command_line
 from keras_ic.experiments.configuration import Configuration
 from keras_ic.experiments.running import CHECKPOINT, FINAL, TEST_BATCH, images
@@ -19,17 +21,26 @@ MODEL, NAME = "best.keras", "best.json"
 
 
 def best(results: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The best of the trials that were neither stopped nor failed, the first of equals; of Hyperband's, of those of most epochs."""
+    """The best of the trials that were neither stopped nor failed, the first of equals; of
+    Hyperband's, of those of most epochs.
+    """
     completed = [result for result in results if result["status"] == "COMPLETED"]
     most = max((result["epochs"] for result in completed), default=0)
-    return max((result for result in completed if result["epochs"] == most), key=lambda result: result["score"], default=None)
+    return max(
+        (result for result in completed if result["epochs"] == most),
+        key=lambda result: result["score"],
+        default=None,
+    )
 
 
-def conclude(search: Search, folder: pathlib.Path, results: list[dict[str, Any]], data_dir: Any) -> dict[str, Any]:
+def conclude(
+    search: Search, folder: pathlib.Path, results: list[dict[str, Any]], data_dir: Any
+) -> dict[str, Any]:
     """Leaves `best.keras` and `best.json`, reading the test set for it, unless it was done before.
 
     Returns:
-        What is in `best.json`: the line of the trial in the record, the `test_accuracies` of the models of its seeds, and the `command`.
+        What is in `best.json`: the line of the trial in the record, the `test_accuracies` of the
+        models of its seeds, and the `command`.
 
     Raises:
         ValueError: If there is no trial to be the best.
@@ -39,24 +50,36 @@ def conclude(search: Search, folder: pathlib.Path, results: list[dict[str, Any]]
         return json.loads(path.read_text(encoding="utf-8"))
     found = best(results)
     if found is None:
-        last = next((result["error"] for result in reversed(results) if "error" in result), "there was none")
-        raise ValueError(f"None of {len(results)} trials came to its end. The error of the last was: {last}")
+        last = next(
+            (result["error"] for result in reversed(results) if "error" in result), "there was none"
+        )
+        raise ValueError(
+            f"None of {len(results)} trials came to its end. The error of the last was: {last}"
+        )
     configuration = Configuration(**found["configuration"])
     models = models_of(folder, found["trial"])
-    with files.replacing(folder / MODEL) as new:
+    with saving.replacing(folder / MODEL) as new:
         shutil.copyfile(models[0], new)
     accuracies = _test_accuracies(configuration, models, data_dir)
     command = command_line(dataclasses.replace(configuration, validation=0.0))
     made = {**found, "test_accuracies": accuracies, "command": command}
-    with files.replacing(path) as new:
+    with saving.replacing(path) as new:
         new.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     return made
 
 
 def models_of(folder: pathlib.Path, trial_id: str) -> list[pathlib.Path]:
     """The models of a trial, one for each seed."""
-    runs = sorted(folder_of(folder, trial_id).glob("seed*"), key=lambda run: int(run.name.removeprefix("seed")))
-    return [path for run in runs for path in [run / FINAL if (run / FINAL).exists() else run / CHECKPOINT] if path.exists()]
+    runs = sorted(
+        folder_of(folder, trial_id).glob("seed*"),
+        key=lambda run: int(run.name.removeprefix("seed")),
+    )
+    return [
+        path
+        for run in runs
+        for path in [run / FINAL if (run / FINAL).exists() else run / CHECKPOINT]
+        if path.exists()
+    ]
 
 
 def forget_others(folder: pathlib.Path, results: list[dict[str, Any]]) -> None:
@@ -68,8 +91,17 @@ def forget_others(folder: pathlib.Path, results: list[dict[str, Any]]) -> None:
                 path.unlink()
 
 
-def _test_accuracies(configuration: Configuration, models: list[pathlib.Path], data_dir: Any) -> list[float]:
+def _test_accuracies(
+    configuration: Configuration, models: list[pathlib.Path], data_dir: Any
+) -> list[float]:
     mean, std = data.channel_statistics(images(configuration, data_dir)[0][0])
     _, (x, y) = images(dataclasses.replace(configuration, validation=0.0), data_dir)
     batches = data.test_dataset(x, y, TEST_BATCH, mean, std)
-    return [float(np.float32(files.load_model(path).evaluate(batches, verbose=0, return_dict=True)["accuracy"])) for path in models]
+    return [
+        float(
+            np.float32(
+                saving.load_model(path).evaluate(batches, verbose=0, return_dict=True)["accuracy"]
+            )
+        )
+        for path in models
+    ]

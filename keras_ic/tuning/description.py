@@ -5,11 +5,11 @@ import json
 import pathlib
 from typing import Any
 
-from keras_ic import files
+from keras_ic import saving
 from keras_ic.experiments.configuration import Configuration
 from keras_ic.experiments.record import check_same
 from keras_ic.tuning.space import SearchSpace
-from keras_ic.validation import checked_bool, checked_choice, checked_int
+from keras_ic.utils.validation import checked_bool, checked_choice, checked_int
 
 NAME = "search.json"
 TUNERS = ("random", "bayesian", "hyperband", "grid", "optuna")
@@ -17,7 +17,9 @@ TUNERS = ("random", "bayesian", "hyperband", "grid", "optuna")
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """A search: the recipe that all trials share, what they choose from, and who chooses; see `search`."""
+    """A search: the recipe that all trials share, what they choose from, and who chooses; see
+    `search`.
+    """
 
     recipe: Configuration
     space: SearchSpace
@@ -28,23 +30,38 @@ class Search:
 
     def __post_init__(self):
         if not isinstance(self.recipe, Configuration):
-            raise ValueError(f"`recipe` must be a `keras_ic.experiments.Configuration`. Received: recipe={self.recipe!r}")
+            raise ValueError(
+                "`recipe` must be a `keras_ic.experiments.Configuration`. Received:"
+                f" recipe={self.recipe!r}"
+            )
         if not isinstance(self.space, SearchSpace):
-            raise ValueError(f"`space` must be a `SearchSpace` or None. Received: space={self.space!r}")
+            raise ValueError(
+                f"`space` must be a `SearchSpace` or None. Received: space={self.space!r}"
+            )
         if self.space.learning_rate is None:
-            raise ValueError("`learning_rate` of the space must be one or two numbers above 0. Received: learning_rate=None")
-        # An IC order where there is one, since the usual order takes from a recipe what is about IC layers.
-        object.__setattr__(self, "recipe", dataclasses.replace(self.recipe, order=_order(self.space)))
+            raise ValueError(
+                "`learning_rate` of the space must be one or two numbers above 0. Received:"
+                " learning_rate=None"
+            )
+        # An IC order where there is one, since the usual order takes from a recipe what is about IC
+        # layers.
+        object.__setattr__(
+            self, "recipe", dataclasses.replace(self.recipe, order=_order(self.space))
+        )
         if not self.recipe.validation:
             raise ValueError(
-                "`validation` must leave out a share of the training images, for the trials to be judged on; the test set is read once, at the end. "
-                f"Received: validation={self.recipe.validation}"
+                "`validation` must leave out a share of the training images, for the trials to be"
+                " judged on; the test set is read once, at the end. Received:"
+                f" validation={self.recipe.validation}"
             )
         checked_choice("tuner", self.tuner, TUNERS)
         for name in ("trials", "seeds"):
             checked_int(name, getattr(self, name), "an integer above 0", lambda value: value > 0)
         if checked_bool("prune", self.prune) and self.tuner == "hyperband":
-            raise ValueError("`prune` is for the other tuners; Hyperband stops poor trials itself. Received: prune=True with tuner='hyperband'")
+            raise ValueError(
+                "`prune` is for the other tuners; Hyperband stops poor trials itself. Received:"
+                " prune=True with tuner='hyperband'"
+            )
 
     def configuration(self, hp: Any) -> Configuration:
         """The configuration of a trial, with the seed of its first run."""
@@ -52,8 +69,18 @@ class Search:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, without what the space chooses in place of the recipe."""
-        chosen = {"order", "rate", "rate_depth", "rates", "rate_schedule", "learning_rate", "schedule"}
-        recipe = {name: value for name, value in self.recipe.to_dict().items() if name not in chosen}
+        chosen = {
+            "order",
+            "rate",
+            "rate_depth",
+            "rates",
+            "rate_schedule",
+            "learning_rate",
+            "schedule",
+        }
+        recipe = {
+            name: value for name, value in self.recipe.to_dict().items() if name not in chosen
+        }
         values = {name: getattr(self, name) for name in ("tuner", "trials", "seeds", "prune")}
         return {**values, "recipe": recipe, "space": self.space.to_dict()}
 
@@ -64,12 +91,23 @@ def read(folder: pathlib.Path) -> Search:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         space = SearchSpace(**values["space"])
-        return Search(**{**values, "recipe": Configuration(**values["recipe"], order=_order(space)), "space": space})
+        return Search(
+            **{
+                **values,
+                "recipe": Configuration(**values["recipe"], order=_order(space)),
+                "space": space,
+            }
+        )
     except FileNotFoundError:
-        raise ValueError(f"There is no search here; give the folder that holds a {NAME}. Received: {str(folder)!r}") from None
+        raise ValueError(
+            f"There is no search here; give the folder that holds a {NAME}. Received:"
+            f" {str(folder)!r}"
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         what = f"The description of this search is damaged ({type(error).__name__}: {error})"
-        raise ValueError(f"{what}; restore it from a copy, or choose another folder. Received: {str(path)!r}") from None
+        raise ValueError(
+            f"{what}; restore it from a copy, or choose another folder. Received: {str(path)!r}"
+        ) from None
 
 
 def _order(space: SearchSpace) -> str:
@@ -77,39 +115,57 @@ def _order(space: SearchSpace) -> str:
 
 
 def check(folder: pathlib.Path, search: Search) -> None:
-    """Refuses the command of a worker that is not its chief's, but for the number of trials, which is the chief's alone."""
+    """Refuses the command of a worker that is not its chief's, but for the number of trials, which
+    is the chief's alone.
+    """
     was, now = _flat(read(folder).to_dict()), _flat(search.to_dict())
     check_same(folder, was, {**now, "trials": was["trials"]}, "search")
 
 
 def claim(folder: pathlib.Path, search: Search, is_concluded: bool = False) -> None:
-    """Makes the folder that of this search, or finds that it is; with another number of trials, too, as long as it is not concluded."""
+    """Makes the folder that of this search, or finds that it is; with another number of trials,
+    too, as long as it is not concluded.
+    """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"The folder of a search must be a folder; choose another. Received: {str(folder)!r}")
+        raise ValueError(
+            f"The folder of a search must be a folder; choose another. Received: {str(folder)!r}"
+        )
     if (folder / NAME).exists():
         was, now = _flat(read(folder).to_dict()), _flat(search.to_dict())
         if [name for name in now if was.get(name) != now[name]] != ["trials"]:
             check_same(folder, was, now, "search")
         elif is_concluded:
-            end = "another number of trials needs another folder, since the test set has been read for the best of these"
+            end = (
+                "another number of trials needs another folder, since the test set has been read"
+                " for the best of these"
+            )
             raise ValueError(
-                f"This search of {was['trials']} trials has come to its end; {end}. Received: trials={now['trials']} for {str(folder)!r}"
+                f"This search of {was['trials']} trials has come to its end; {end}. Received:"
+                f" trials={now['trials']} for {str(folder)!r}"
             )
         else:
             _write(folder, search)
         return
     if folder.exists() and any(path.name != "log" for path in folder.iterdir()):
-        raise ValueError(f"This folder holds other files, but no search; choose another folder. Received: {str(folder)!r}")
+        raise ValueError(
+            "This folder holds other files, but no search; choose another folder. Received:"
+            f" {str(folder)!r}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder, search)
 
 
 def _write(folder: pathlib.Path, search: Search) -> None:
-    with files.replacing(folder / NAME) as new:
+    with saving.replacing(folder / NAME) as new:
         new.write_text(json.dumps(search.to_dict(), indent=1) + "\n", encoding="utf-8")
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    inner = {name: value for each in values.values() if isinstance(each, dict) for name, value in each.items()}
+    inner = {
+        name: value
+        for each in values.values()
+        if isinstance(each, dict)
+        for name, value in each.items()
+    }
     own = {name: value for name, value in values.items() if not isinstance(value, dict)}
     return json.loads(json.dumps({**inner, **own}))

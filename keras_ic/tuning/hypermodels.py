@@ -1,4 +1,6 @@
-"""Hypermodels for any tuner of Keras Tuner: the CIFAR ResNets, and any model that `keras_ic.rewrite` can rewrite."""
+"""Hypermodels for any tuner of Keras Tuner: the CIFAR ResNets, and any model that
+`keras_ic.rewrite` can rewrite.
+"""
 
 import inspect
 from collections.abc import Callable
@@ -10,10 +12,10 @@ from keras_ic import surgery
 from keras_ic.experiments.configuration import Configuration
 from keras_ic.experiments.networks import network, rates
 from keras_ic.experiments.schedules import RateSchedule, ic_layers, learning_rate, optimizer
-from keras_ic.extras import needed
 from keras_ic.surgery.compiling import compile_like
 from keras_ic.tuning.space import SearchSpace
-from keras_ic.validation import checked_int
+from keras_ic.utils.lazy_imports import needed
+from keras_ic.utils.validation import checked_int
 
 keras_tuner: Any = needed("keras_tuner", "keras-tuner", "tune")
 
@@ -21,7 +23,8 @@ keras_tuner: Any = needed("keras_tuner", "keras-tuner", "tune")
 class _Searched(keras_tuner.HyperModel):
     """A hypermodel whose hyperparameters are those of a search space.
 
-    Every IC layer gets its rate by `rates`, and while a model is fitted, a callback sets the rates of the epoch.
+    Every IC layer gets its rate by `rates`, and while a model is fitted, a callback sets the rates
+    of the epoch.
     """
 
     def __init__(self, space: SearchSpace | None, steps: int | None):
@@ -29,11 +32,16 @@ class _Searched(keras_tuner.HyperModel):
         self.space = SearchSpace() if space is None else space
         if not isinstance(self.space, SearchSpace):
             raise ValueError(f"`space` must be a `SearchSpace` or None. Received: space={space!r}")
-        self.steps = None if steps is None else checked_int("steps", steps, "None or an integer above 0", lambda value: value > 0)
+        self.steps = (
+            None
+            if steps is None
+            else checked_int("steps", steps, "None or an integer above 0", lambda value: value > 0)
+        )
         if steps is None and self.space.schedules != ("constant",):
             raise ValueError(
-                'A learning rate that decays needs the length of a training: give `steps`, or a space with schedules=("constant",). '
-                f"Received: steps=None with schedules={self.space.schedules!r}"
+                "A learning rate that decays needs the length of a training: give `steps`, or a"
+                ' space with schedules=("constant",). Received: steps=None with'
+                f" schedules={self.space.schedules!r}"
             )
 
     def configuration(self, hp, **values) -> Configuration:
@@ -41,11 +49,11 @@ class _Searched(keras_tuner.HyperModel):
         return Configuration(**{**values, **self.space.choose(hp)})
 
     def declare_hyperparameters(self, hp):
-        """Declares all hyperparameters, those of inactive conditions too, before a model is built."""
+        """Declares all hyperparameters, inactive conditions' too, before a model is built."""
         self.space.choose(hp)
 
     def fit(self, hp, model, *args, **kwargs):
-        """Fits a model as Keras Tuner does, with the rates following their schedule over `epochs`."""
+        """Fits a model as Keras Tuner does, with the rates on their schedule over `epochs`."""
         configuration = self.configuration(hp, epochs=kwargs.get("epochs", 1))
         if configuration.rate_schedule != "constant":
             callback = RateSchedule(configuration, rates(configuration, len(ic_layers(model))))
@@ -54,19 +62,22 @@ class _Searched(keras_tuner.HyperModel):
 
 
 class ICResNetHyperModel(_Searched):
-    """The CIFAR ResNets with the rates, the order of layers, the learning rate and its decay to be searched.
+    """The CIFAR ResNets with the rates, the order of layers, the learning rate and its decay to be
+    searched.
 
-    Works with RandomSearch, BayesianOptimization, Hyperband and GridSearch of Keras Tuner as they are. The models take standardized images, are
-    compiled with a sparse categorical cross-entropy on logits, and report `accuracy`.
+    Works with RandomSearch, BayesianOptimization, Hyperband and GridSearch of Keras Tuner as they
+    are. The models take standardized images, are compiled with a sparse categorical cross-entropy
+    on logits, and report `accuracy`.
 
     Args:
         depth: Integer, as of `keras_ic.applications.ResNet`. Defaults to `20`.
         space: A `SearchSpace`. Defaults to `None`: the default one.
-        steps: Integer above 0, the steps of a whole training, over which the learning rate decays. Defaults to `None`, for a space whose one
-            schedule is `"constant"`.
+        steps: Integer above 0, the steps of a whole training, over which the learning rate decays.
+            Defaults to `None`, for a space whose one schedule is `"constant"`.
         classes: Integer, the number of classes. Defaults to `10`.
         input_shape: Tuple `(height, width, channels)`. Defaults to `(32, 32, 3)`.
-        **recipe: Further arguments of `keras_ic.experiments.Configuration`, such as `optimizer`, `weight_decay` or `seed`.
+        **recipe: Further arguments of `keras_ic.experiments.Configuration`, such as `optimizer`,
+            `weight_decay` or `seed`.
 
     Raises:
         ValueError: For an argument that the above excludes.
@@ -82,20 +93,28 @@ class ICResNetHyperModel(_Searched):
 
     x, y = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype("float32"), np.arange(8)
     hypermodel = ICResNetHyperModel(8, SearchSpace(rate=(0, 0.1)), steps=2, input_shape=(8, 8, 1))
-    tuner = keras_tuner.RandomSearch(hypermodel, "val_accuracy", max_trials=1, directory=tempfile.mkdtemp())
+    tuner = keras_tuner.RandomSearch(
+        hypermodel, "val_accuracy", max_trials=1, directory=tempfile.mkdtemp()
+    )
     tuner.search(x, y, batch_size=4, epochs=1, validation_data=(x, y), verbose=0)
     assert "learning_rate" in tuner.get_best_hyperparameters()[0].values
     ```
     """
 
-    def __init__(self, depth=20, space=None, steps=None, classes=10, input_shape=(32, 32, 3), **recipe):
+    def __init__(
+        self, depth=20, space=None, steps=None, classes=10, input_shape=(32, 32, 3), **recipe
+    ):
         super().__init__(space, steps)
         if self.space.learning_rate is None:
-            raise ValueError("`learning_rate` of the space must be one or two numbers above 0. Received: learning_rate=None")
+            raise ValueError(
+                "`learning_rate` of the space must be one or two numbers above 0. Received:"
+                " learning_rate=None"
+            )
         self.recipe = {"model": f"resnet{depth}", **recipe}
         self.classes, self.input_shape = classes, input_shape
         hp = keras_tuner.HyperParameters()
-        network(self.configuration(hp, **self.recipe), input_shape, classes)  # so that a bad argument is told at once
+        # So that a bad argument is told at once.
+        network(self.configuration(hp, **self.recipe), input_shape, classes)
 
     def build(self, hp):
         """A compiled model."""
@@ -103,28 +122,33 @@ class ICResNetHyperModel(_Searched):
         model = network(configuration, self.input_shape, self.classes)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer(configuration, self.steps or 1, model), loss, metrics=["accuracy"])
-        model.optimizer.build(model.trainable_variables)  # so that Hyperband takes it up where it was
+        # So that Hyperband takes it up where it was.
+        model.optimizer.build(model.trainable_variables)
         return model
 
 
 class ICHyperModel(_Searched):
-    """Any model, rewritten with IC layers whose rates are to be searched, with its learning rate and the decay of it.
+    """Any model, rewritten with IC layers whose rates are to be searched, with its learning rate
+    and the decay of it.
 
-    Each trial rewrites the model anew by `keras_ic.rewrite`, which leaves the given one as it is. With `"usual"` among the orders of the space, the
-    model as it is given is a candidate too.
+    Each trial rewrites the model anew by `keras_ic.rewrite`, which leaves the given one as it is.
+    With `"usual"` among the orders of the space, the model as it is given is a candidate too.
 
     Args:
-        model_or_builder: A Sequential or Functional model, compiled unless the space's `learning_rate` is None; or a function that returns one, of
-            Keras Tuner's `hp` or of no argument that it must be given. A model that is given, and not built by a function, starts each trial with
-            new weights or its own as `weights` in `policy` says.
-        space: A `SearchSpace`, with the orders `"relu-ic-conv"` and `"usual"` at most. Defaults to `None`: the default one.
-        steps: Integer above 0, the steps of a whole training, over which the learning rate decays. Defaults to `None`, for a space whose one
-            schedule is `"constant"`.
+        model_or_builder: A Sequential or Functional model, compiled unless the space's
+            `learning_rate` is None; or a function that returns one, of Keras Tuner's `hp` or of no
+            argument that it must be given. A model that is given, and not built by a function,
+            starts each trial with new weights or its own as `weights` in `policy` says.
+        space: A `SearchSpace`, with the orders `"relu-ic-conv"` and `"usual"` at most. Defaults to
+            `None`: the default one.
+        steps: Integer above 0, the steps of a whole training, over which the learning rate decays.
+            Defaults to `None`, for a space whose one schedule is `"constant"`.
         **policy: Arguments of `keras_ic.rewrite` other than `rate`, such as `weights="copy"`.
 
     Raises:
-        ValueError: For an argument that the above excludes, a model without weight layers, and one that is not compiled though its learning rate is
-            to be searched; those of a function's model when it is built.
+        ValueError: For an argument that the above excludes, a model without weight layers, and one
+            that is not compiled though its learning rate is to be searched; those of a function's
+            model when it is built.
         ImportError: If Keras Tuner is not installed.
 
     Example:
@@ -134,28 +158,51 @@ class ICHyperModel(_Searched):
     import keras_tuner
     from keras_ic.tuning import ICHyperModel, SearchSpace
 
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, activation="relu", name="a"), keras.layers.Dense(2, name="b")])
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, activation="relu", name="a"),
+            keras.layers.Dense(2, name="b"),
+        ]
+    )
     model.compile("adam", "mse")
     hypermodel = ICHyperModel(model, SearchSpace(schedules="constant"))
     assert hypermodel.build(keras_tuner.HyperParameters()).get_layer("b_ic").rate == 0.05
     ```
     """
 
-    def __init__(self, model_or_builder: keras.Model | Callable, space: SearchSpace | None = None, steps: int | None = None, **policy: Any):
+    def __init__(
+        self,
+        model_or_builder: keras.Model | Callable,
+        space: SearchSpace | None = None,
+        steps: int | None = None,
+        **policy: Any,
+    ):
         super().__init__(space, steps)
         if "rate" in policy:
-            raise ValueError(f"The rates are what is searched; give their range in `space`. Received: rate={policy['rate']!r}")
+            raise ValueError(
+                "The rates are what is searched; give their range in `space`. Received:"
+                f" rate={policy['rate']!r}"
+            )
         if not set(self.space.orders) <= {"relu-ic-conv", "usual"}:
-            raise ValueError(f'A model is rewritten into the order "relu-ic-conv" alone. Received: orders={self.space.orders!r}')
+            raise ValueError(
+                'A model is rewritten into the order "relu-ic-conv" alone. Received:'
+                f" orders={self.space.orders!r}"
+            )
         self.model_or_builder, self.policy = model_or_builder, policy
         if isinstance(model_or_builder, keras.Model):
             self._check(model_or_builder)
             surgery.plan(model_or_builder, **policy)
         elif not callable(model_or_builder):
-            raise ValueError(f"`model_or_builder` must be a model, or a function that returns one. Received: {model_or_builder!r}")
+            raise ValueError(
+                "`model_or_builder` must be a model, or a function that returns one. Received:"
+                f" {model_or_builder!r}"
+            )
 
     def build(self, hp):
-        """The rewritten model, compiled as the given one is, with the learning rate that the hyperparameters choose."""
+        """The rewritten model, compiled as the given one is, with the learning rate that the
+        hyperparameters choose.
+        """
         usual, configuration = self._given(hp), self.configuration(hp)
         if configuration.order == "usual":
             model = usual
@@ -166,7 +213,9 @@ class ICHyperModel(_Searched):
                 compile_like(usual, model)
         else:
             model = surgery.rewrite(usual, configuration.rate, **self.policy)
-            for layer, rate in zip(ic_layers(model), rates(configuration, len(ic_layers(model))), strict=True):
+            for layer, rate in zip(
+                ic_layers(model), rates(configuration, len(ic_layers(model))), strict=True
+            ):
                 layer.rate = rate
         if self.space.learning_rate is not None:
             _set_learning_rate(model.optimizer, learning_rate(configuration, self.steps or 1))
@@ -175,22 +224,32 @@ class ICHyperModel(_Searched):
     def _given(self, hp) -> keras.Model:
         if isinstance(self.model_or_builder, keras.Model):
             return self.model_or_builder
-        needs_hp = any(parameter.default is parameter.empty for parameter in inspect.signature(self.model_or_builder).parameters.values())
+        needs_hp = any(
+            parameter.default is parameter.empty
+            for parameter in inspect.signature(self.model_or_builder).parameters.values()
+        )
         model = self.model_or_builder(hp) if needs_hp else self.model_or_builder()
         if not isinstance(model, keras.Model):
-            raise ValueError(f"The function must return a Keras model. Received: {model!r} (of type {type(model).__name__})")
+            raise ValueError(
+                f"The function must return a Keras model. Received: {model!r} (of type"
+                f" {type(model).__name__})"
+            )
         self._check(model)
         return model
 
     def _check(self, model: keras.Model) -> None:
         if not model.compiled and self.space.learning_rate is not None:
             raise ValueError(
-                "The model must be compiled, for its learning rate to be searched; compile it, or give a space with learning_rate=None. "
-                f"Received: model {model.name!r}, not compiled"
+                "The model must be compiled, for its learning rate to be searched; compile it, or"
+                f" give a space with learning_rate=None. Received: model {model.name!r}, not"
+                " compiled"
             )
 
 
 def _set_learning_rate(given: keras.optimizers.Optimizer, value) -> None:
-    if isinstance(value, float) and isinstance(getattr(given, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule):
-        value = keras.optimizers.schedules.PiecewiseConstantDecay([1], [value, value])  # Keras takes no number in place of a schedule
+    if isinstance(value, float) and isinstance(
+        getattr(given, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule
+    ):
+        # Keras takes no number in place of a schedule.
+        value = keras.optimizers.schedules.PiecewiseConstantDecay([1], [value, value])
     given.learning_rate = value

@@ -1,8 +1,10 @@
-"""Optuna's tree-structured Parzen estimator as an oracle of Keras Tuner, so that all else of a search stays as it is."""
+"""Optuna's tree-structured Parzen estimator as an oracle of Keras Tuner, so that all else of a
+search stays as it is.
+"""
 
 from typing import Any
 
-from keras_ic.extras import needed
+from keras_ic.utils.lazy_imports import needed
 
 keras_tuner: Any = needed("keras_tuner", "keras-tuner", "tune")
 
@@ -10,7 +12,8 @@ keras_tuner: Any = needed("keras_tuner", "keras-tuner", "tune")
 class OptunaOracle(keras_tuner.Oracle):
     """Asks Optuna for the values of each trial.
 
-    The study is made anew from the trials that are done, with a sampler seeded by their number: it has no state that could be lost.
+    The study is made anew from the trials that are done, with a sampler seeded by their number: it
+    has no state that could be lost.
 
     Reference: [Akiba et al., 2019](https://arxiv.org/abs/1907.10902), Optuna.
     """
@@ -33,9 +36,17 @@ class OptunaOracle(keras_tuner.Oracle):
         for trial in self.trials.values():
             if trial.status == "COMPLETED":
                 given = trial.hyperparameters.values
-                known = {hp.name: _index(hp, given[hp.name]) for hp in self.hyperparameters.space if hp.name in given}
+                known = {
+                    hp.name: _index(hp, given[hp.name])
+                    for hp in self.hyperparameters.space
+                    if hp.name in given
+                }
                 study.add_trial(
-                    optuna.trial.create_trial(params=known, distributions={name: distributions[name] for name in known}, value=float(trial.score))
+                    optuna.trial.create_trial(
+                        params=known,
+                        distributions={name: distributions[name] for name in known},
+                        value=float(trial.score),
+                    )
                 )
         asked = study.ask(distributions).params
         hps = keras_tuner.HyperParameters()
@@ -54,12 +65,16 @@ class OptunaOracle(keras_tuner.Oracle):
             return distributions.CategoricalDistribution(hp.values)
         if kind == "Float":
             log = hp.sampling == "log"
-            return distributions.FloatDistribution(hp.min_value, hp.max_value, log=log, step=None if log else hp.step)
+            return distributions.FloatDistribution(
+                hp.min_value, hp.max_value, log=log, step=None if log else hp.step
+            )
         raise ValueError(f"A search space has choices and numbers alone. Received: {hp!r}")
 
 
 def _is_ordered(hp) -> bool:
-    """Whether it is a choice of numbers, which to Optuna is one of their indices, since its own choices have no order."""
+    """Whether it is a choice of numbers, which to Optuna is one of their indices, since its own
+    choices have no order.
+    """
     return bool(getattr(hp, "ordered", False))
 
 

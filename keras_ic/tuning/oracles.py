@@ -1,7 +1,9 @@
-"""Keras Tuner's oracles, kept in one file that is always whole, and with what they lack to go on after any stop.
+"""Keras Tuner's oracles, kept in one file that is always whole, and with what they lack to go on
+after any stop.
 
-As they are (keras-tuner 1.4.8), they write their state in several files in place, lose the queue of a grid search (keras-tuner#1055) and the place in
-the random numbers of the Bayesian one, pass by the parallel workers that died, and give up after three failures in a row.
+As they are (keras-tuner 1.4.8), they write their state in several files in place, lose the queue of
+a grid search (keras-tuner#1055) and the place in the random numbers of the Bayesian one, pass by
+the parallel workers that died, and give up after three failures in a row.
 """
 
 import functools
@@ -15,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_ic import files
-from keras_ic.extras import needed
+from keras_ic import saving
 from keras_ic.tuning.space import DIGITS, SearchSpace
+from keras_ic.utils.lazy_imports import needed
 
 keras_tuner: Any = needed("keras_tuner", "keras-tuner", "tune")
 
@@ -29,14 +31,17 @@ GRID = ("_memory", "_data_to_index", "_last_index")
 
 
 def _one_at_a_time(method: Callable) -> Callable:
-    """Calls of the threads of a chief one after the other. Keras Tuner's own lock stays locked after an error, which would go unnoticed."""
+    """Calls of the threads of a chief one after the other. Keras Tuner's own lock stays locked
+    after an error, which would go unnoticed.
+    """
 
     @functools.wraps(method)
     def guarded(self, *arguments):
         with self.lock:
             try:
                 return method(self, *arguments)
-            except Exception as error:  # raised on here, in a thread of the server, and again by `wait_for_the_end`
+            # Raised on here, in a thread of the server, and again by `wait_for_the_end`.
+            except Exception as error:
                 self.error = error
                 raise
 
@@ -88,12 +93,18 @@ class _Kept(keras_tuner.Oracle):
 
     @_one_at_a_time
     def end_trial(self, trial):
-        """Takes a trial's result from its folder, where the worker has left it, into the state and the record."""
+        """Takes a trial's result from its folder, where the worker has left it, into the state and
+        the record.
+        """
         self._end(trial, self.result(trial.trial_id))
 
     def _end(self, trial, result):
         values = self.trials[trial.trial_id].hyperparameters.values
-        shown = {name: round(value, DIGITS) if isinstance(value, float) else value for name, value in values.items() if not name.startswith("tuner/")}
+        shown = {
+            name: round(value, DIGITS) if isinstance(value, float) else value
+            for name, value in values.items()
+            if not name.startswith("tuner/")
+        }
         self.results[trial.trial_id] = {"trial": trial.trial_id, "values": shown, **result}
         trial.status = "FAILED" if result["status"] == "FAILED" else "COMPLETED"
         trial.message = result.get("error")
@@ -107,8 +118,12 @@ class _Kept(keras_tuner.Oracle):
 
     @_one_at_a_time
     def give_up_the_dead(self):
-        """Has the trials of workers that have not been heard of for `LEASE` seconds taken up by others."""
-        for tuner_id in [name for name in self.tuner_ids if self.clock() - self.heard.get(name, 0) > LEASE]:
+        """Has the trials of workers that have not been heard of for `LEASE` seconds taken up by
+        others.
+        """
+        for tuner_id in [
+            name for name in self.tuner_ids if self.clock() - self.heard.get(name, 0) > LEASE
+        ]:
             trial = self.ongoing_trials.pop(tuner_id, None)
             if trial is not None:
                 self._retry_queue.append(trial.trial_id)
@@ -118,22 +133,37 @@ class _Kept(keras_tuner.Oracle):
     @_one_at_a_time
     def is_at_its_end(self):
         """Whether every worker has been told that there is nothing left, or is dead."""
-        return bool(self.heard) and not self.tuner_ids and not self.ongoing_trials and not self._retry_queue
+        return (
+            bool(self.heard)
+            and not self.tuner_ids
+            and not self.ongoing_trials
+            and not self._retry_queue
+        )
 
     def populate_space(self, trial_id):
         """The values of a new trial, which depend on those before it alone."""
         if hasattr(self, "_random_state"):
             self._random_state = np.random.RandomState(self.seed + len(self.trials))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scikit-learn warns of the bounds of the Gaussian process, which are Keras Tuner's
+            # Scikit-learn warns of the bounds of the Gaussian process, which are Keras Tuner's.
+            warnings.simplefilter("ignore")
             return super().populate_space(trial_id)
 
     def get_state(self):
         """All of it, as JSON has it."""
-        state = {**super().get_state(), "trials": [trial.get_state() for trial in self.trials.values()], "results": self.results}
+        state = {
+            **super().get_state(),
+            "trials": [trial.get_state() for trial in self.trials.values()],
+            "results": self.results,
+        }
         if hasattr(self, "_ordered_ids"):
-            following = list(self._ordered_ids._next_index.items())  # JSON would make strings of these keys
-            state["grid"] = {"next": self._populate_next, "following": following, **{name: getattr(self._ordered_ids, name) for name in GRID}}
+            # JSON would make strings of these keys.
+            following = list(self._ordered_ids._next_index.items())
+            state["grid"] = {
+                "next": self._populate_next,
+                "following": following,
+                **{name: getattr(self._ordered_ids, name) for name in GRID},
+            }
         return state
 
     def set_state(self, state):
@@ -149,17 +179,19 @@ class _Kept(keras_tuner.Oracle):
                 setattr(self._ordered_ids, name, state["grid"][name])
 
     def save(self):
-        """Writes the state, then the record, each in one step; nothing while a change is half done."""
+        """Writes the state, then the record, each in one step; nothing amid a change."""
         if self.is_in_change:
             return
-        with files.replacing(self.folder / STATE) as new:
+        with saving.replacing(self.folder / STATE) as new:
             new.write_text(json.dumps(self.get_state(), default=float), encoding="utf-8")
         self.write_results()
 
     def write_results(self):
         """Writes `trials.jsonl`, in the order in which the trials ended."""
-        lines = [json.dumps(self.results[trial_id]) + "\n" for trial_id in dict.fromkeys(self.end_order)]
-        with files.replacing(self.folder / RESULTS) as new:
+        lines = [
+            json.dumps(self.results[trial_id]) + "\n" for trial_id in dict.fromkeys(self.end_order)
+        ]
+        with saving.replacing(self.folder / RESULTS) as new:
             new.write_text("".join(lines), encoding="utf-8")
 
     def reload(self):
@@ -168,10 +200,17 @@ class _Kept(keras_tuner.Oracle):
         try:
             self.set_state(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            what = f"The state of this search is damaged, or of another version of keras-tuner ({type(error).__name__}: {error})"
-            raise ValueError(f"{what}; restore it from a copy, or choose another folder. Received: {str(path)!r}") from None
+            what = (
+                "The state of this search is damaged, or of another version of keras-tuner"
+                f" ({type(error).__name__}: {error})"
+            )
+            raise ValueError(
+                f"{what}; restore it from a copy, or choose another folder. Received: {str(path)!r}"
+            ) from None
         # In the order of their beginning; the queue is emptied from its end.
-        running = {trial.trial_id for trial in self.ongoing_trials.values()} | set(self._retry_queue)
+        running = {trial.trial_id for trial in self.ongoing_trials.values()} | set(
+            self._retry_queue
+        )
         self._retry_queue = sorted(running, key=self.start_order.index, reverse=True)
         self.ongoing_trials = {}
         self.write_results()
@@ -180,7 +219,15 @@ class _Kept(keras_tuner.Oracle):
         """Nothing: the trials are in the state."""
 
 
-def oracle(kind: str, space: SearchSpace, trials: int, epochs: int, seed: int, folder: pathlib.Path, result: Callable[[str], dict[str, Any]]) -> Any:
+def oracle(
+    kind: str,
+    space: SearchSpace,
+    trials: int,
+    epochs: int,
+    seed: int,
+    folder: pathlib.Path,
+    result: Callable[[str], dict[str, Any]],
+) -> Any:
     """An oracle that is kept in a folder, and goes on from there if it was.
 
     Args:
@@ -190,15 +237,22 @@ def oracle(kind: str, space: SearchSpace, trials: int, epochs: int, seed: int, f
         epochs: Integer above 0, of a whole trial.
         seed: Integer of 0 or more.
         folder: Path of the folder, which exists.
-        result: Function of the id of a trial that has ended, which gives what its worker has left of it: `status`, `score` and others.
+        result: Function of the id of a trial that has ended, which gives what its worker has left
+            of it: `status`, `score` and others.
     """
     hp = keras_tuner.HyperParameters()
     space.choose(hp)
     # Keras Tuner takes a seed of 0 for none.
-    common = {"objective": keras_tuner.Objective(OBJECTIVE, "max"), "hyperparameters": hp, "seed": seed + 1, "max_consecutive_failed_trials": 2**31}
+    common = {
+        "objective": keras_tuner.Objective(OBJECTIVE, "max"),
+        "hyperparameters": hp,
+        "seed": seed + 1,
+        "max_consecutive_failed_trials": 2**31,
+    }
     base = KINDS[kind]()
     made = type(f"Kept{base.__name__}", (_Kept, base), {})(
-        **common, **({"max_epochs": epochs, "hyperband_iterations": None} if kind == "hyperband" else {})
+        **common,
+        **({"max_epochs": epochs, "hyperband_iterations": None} if kind == "hyperband" else {}),
     )
     made.max_trials = trials
     made.verbose = 0

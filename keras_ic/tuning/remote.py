@@ -1,4 +1,6 @@
-"""The oracle of a search for its workers in other processes, by the protocol and the environment variables of Keras Tuner."""
+"""The oracle of a search for its workers in other processes, by the protocol and the environment
+variables of Keras Tuner.
+"""
 
 import concurrent.futures
 import contextlib
@@ -12,9 +14,9 @@ from typing import Any
 
 import keras
 
-from keras_ic import files
-from keras_ic.extras import needed
+from keras_ic import saving
 from keras_ic.tuning.oracles import LEASE
+from keras_ic.utils.lazy_imports import needed
 
 keras_tuner: Any = needed("keras_tuner", "keras-tuner", "tune")
 grpc: Any = needed("grpc", "grpcio", "tune")
@@ -23,7 +25,9 @@ oracle_chief: Any = needed("keras_tuner.src.distribute.oracle_chief", "keras-tun
 # keras-tuner 1.4.8 prints a value of each condition that it sends, a leftover.
 needed("keras_tuner.src.engine.conditions", "keras-tuner", "tune").print = lambda *values: None
 
-CHIEF = "chief.txt"  # names the chief that is at work, so that no worker of the one before goes on beside its trial's new one
+# Names the chief that is at work, so that no worker of the one before goes on beside its trial's
+# new one.
+CHIEF = "chief.txt"
 ANSWER = 600  # seconds for an answer of a chief that is there: a Bayesian oracle may think for long
 VARIABLES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 
@@ -33,29 +37,46 @@ class ChiefLostError(ConnectionError):
 
 
 def role() -> tuple[str, str] | None:
-    """The id of this process in a search of many, and the address of the chief; None where the environment speaks of none."""
+    """The id of this process in a search of many, and the address of the chief; None where the
+    environment speaks of none.
+    """
     values = [os.environ.get(name, "") for name in VARIABLES]
     if not values[1]:
         return None
     if not all(values):
-        shown = ", ".join(f"{name}={value!r}" for name, value in zip(VARIABLES, values, strict=True))
-        raise ValueError(f"A parallel search needs all three of {', '.join(VARIABLES)}; set them, or none. Received: {shown}")
+        shown = ", ".join(
+            f"{name}={value!r}" for name, value in zip(VARIABLES, values, strict=True)
+        )
+        raise ValueError(
+            f"A parallel search needs all three of {', '.join(VARIABLES)}; set them, or none."
+            f" Received: {shown}"
+        )
     return values[0], f"{values[1]}:{values[2]}"
 
 
 @contextlib.contextmanager
 def served(oracle: Any, address: str):
-    """Serves an oracle at an address, `"host:port"`, where a port of 0 stands for any that is free; gives the port."""
-    # Without the option, two chiefs could listen at one port, and each would get some of the workers.
-    server = grpc.server(concurrent.futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
-    protos.get_service_grpc().add_OracleServicer_to_server(oracle_chief.OracleServicer(oracle), server)
+    """Serves an oracle at an address, `"host:port"`, where a port of 0 stands for any that is free;
+    gives the port.
+    """
+    # Without the option, two chiefs could listen at one port, and each would get some of the
+    # workers.
+    server = grpc.server(
+        concurrent.futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)]
+    )
+    protos.get_service_grpc().add_OracleServicer_to_server(
+        oracle_chief.OracleServicer(oracle), server
+    )
     try:
         port = server.add_insecure_port(address)
     except RuntimeError:
         port = 0
     if not port:
-        raise OSError(f"Nothing can listen at this address; give one of this machine, with a port that no other program has. Received: {address!r}")
-    with files.replacing(oracle.folder / CHIEF) as new:
+        raise OSError(
+            "Nothing can listen at this address; give one of this machine, with a port that no"
+            f" other program has. Received: {address!r}"
+        )
+    with saving.replacing(oracle.folder / CHIEF) as new:
         new.write_text(uuid.uuid4().hex, encoding="utf-8")
     server.start()
     try:
@@ -86,7 +107,9 @@ class RemoteOracle:
 
     def create_trial(self, tuner_id: str) -> Any:
         """The next trial."""
-        response = self._ask(self.stub.CreateTrial, protos.get_service().CreateTrialRequest(tuner_id=tuner_id))
+        response = self._ask(
+            self.stub.CreateTrial, protos.get_service().CreateTrialRequest(tuner_id=tuner_id)
+        )
         return keras_tuner.engine.trial.Trial.from_proto(response.trial)
 
     def end_trial(self, trial: Any) -> None:
@@ -95,7 +118,9 @@ class RemoteOracle:
 
     @contextlib.contextmanager
     def alive(self, trial_id: str):
-        """Tells the chief that this worker lives; gives a callback that stops the training when the chief does not."""
+        """Tells the chief that this worker lives; gives a callback that stops the training when the
+        chief does not.
+        """
         done, lost = threading.Event(), threading.Event()
 
         def beat():
@@ -135,14 +160,21 @@ class RemoteOracle:
         try:
             return method(request, timeout=ANSWER)
         except grpc.RpcError as error:
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
+            if error.code() in (
+                grpc.StatusCode.UNAVAILABLE,
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                grpc.StatusCode.CANCELLED,
+            ):
                 raise self._lost() from None
-            raise ChiefLostError(f"The chief of the search has failed ({error.details()}); see what it says. Received: {self.address!r}") from None
+            raise ChiefLostError(
+                f"The chief of the search has failed ({error.details()}); see what it says."
+                f" Received: {self.address!r}"
+            ) from None
 
     def _lost(self) -> ChiefLostError:
         return ChiefLostError(
-            "The chief of the search does not answer, or is another one now; give the chief's command again, then this one, and the search goes on. "
-            f"Received: {self.address!r}"
+            "The chief of the search does not answer, or is another one now; give the chief's"
+            f" command again, then this one, and the search goes on. Received: {self.address!r}"
         )
 
 

@@ -6,30 +6,33 @@ from typing import Any
 
 import numpy as np
 
-from keras_ic import files
+from keras_ic import saving
 from keras_ic.experiments.summary import spread
-from keras_ic.extras import needed
 from keras_ic.tuning import best, description
 from keras_ic.tuning.figures import draw_coordinates, draw_rates
 from keras_ic.tuning.oracles import RESULTS
+from keras_ic.utils.lazy_imports import needed
 
 TABLE, RATES, COORDINATES = "table.md", "rates.png", "coordinates.png"
 LEVEL = 0.05  # of p, below which a difference counts
 
 
 def report(folder: Any) -> list[dict[str, Any]]:
-    """Writes `table.md`, `coordinates.png` and, where there are IC layers, `rates.png` of a search, into its folder.
+    """Writes `table.md`, `coordinates.png` and, where there are IC layers, `rates.png` of a search,
+    into its folder.
 
-    The table has a row for each trial, the best first. With several seeds, each trial is compared with the best by a t-test whose spread is that of
-    the seeds of all trials together (Fisher's least significant difference, 1935), since few seeds of a trial say little of its own. Those that are
-    not told apart from the best are named: where they are many, the search has found a region and no optimum.
+    The table has a row for each trial, the best first. With several seeds, each trial is compared
+    with the best by a t-test whose spread is that of the seeds of all trials together (Fisher's
+    least significant difference, 1935), since few seeds of a trial say little of its own. Those
+    that are not told apart from the best are named: where they are many, the search has found a
+    region and no optimum.
 
     Args:
         folder: Path of the folder of a search, which may still be running.
 
     Returns:
-        List of the lines of `trials.jsonl`, the best first, then those that were stopped or failed; with several seeds, with the `p_value` of the
-        comparison with the best.
+        List of the lines of `trials.jsonl`, the best first, then those that were stopped or failed;
+        with several seeds, with the `p_value` of the comparison with the best.
 
     Raises:
         ValueError: If there is no search, or none of its trials has ended.
@@ -51,30 +54,55 @@ def report(folder: Any) -> list[dict[str, Any]]:
     folder = pathlib.Path(folder)
     search = description.read(folder)
     path = folder / RESULTS
-    results = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    results = (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if path.exists()
+        else []
+    )
     if not results:
         raise ValueError(f"No trial of this search has ended yet. Received: {str(folder)!r}")
     found = best.best(results)
     ranks = {"COMPLETED": 0, "PRUNED": 1, "FAILED": 2}
-    results.sort(key=lambda result: (result is not found, ranks[result["status"]], -result.get("epochs", 0), -result.get("score", 0)))
+    results.sort(
+        key=lambda result: (
+            result is not found,
+            ranks[result["status"]],
+            -result.get("epochs", 0),
+            -result.get("score", 0),
+        )
+    )
     if found is not None and search.seeds > 1:
-        compared = [result for result in results if result["status"] == "COMPLETED" and result["epochs"] == found["epochs"]]
-        variance, degrees = np.mean([np.var(result["scores"], ddof=1) for result in compared]), len(compared) * (search.seeds - 1)
+        compared = [
+            result
+            for result in results
+            if result["status"] == "COMPLETED" and result["epochs"] == found["epochs"]
+        ]
+        variance, degrees = (
+            np.mean([np.var(result["scores"], ddof=1) for result in compared]),
+            len(compared) * (search.seeds - 1),
+        )
         for result in compared:
             if result is not found:
-                result["p_value"] = _p_value(found["score"] - result["score"], float(np.sqrt(2 * variance / search.seeds)), degrees)
+                result["p_value"] = _p_value(
+                    found["score"] - result["score"],
+                    float(np.sqrt(2 * variance / search.seeds)),
+                    degrees,
+                )
     text = [_heading(search), "", _table(results), "", _said(search, results, found), ""]
     concluded = folder / best.NAME
     if concluded.exists():
         text += [_test(json.loads(concluded.read_text(encoding="utf-8"))), ""]
-    with files.replacing(folder / TABLE) as new:
+    with saving.replacing(folder / TABLE) as new:
         new.write_text("\n".join(text), encoding="utf-8")
     needed("matplotlib", "matplotlib", "tune").use("Agg")
     ended = [result for result in results if result["status"] != "FAILED"]
     with_rates = any(result["configuration"]["order"] != "usual" for result in ended)
-    for name, draw, is_wanted in ((RATES, draw_rates, with_rates), (COORDINATES, draw_coordinates, ended)):
+    for name, draw, is_wanted in (
+        (RATES, draw_rates, with_rates),
+        (COORDINATES, draw_coordinates, ended),
+    ):
         if is_wanted:
-            with files.replacing(folder / name) as new:
+            with saving.replacing(folder / name) as new:
                 draw(ended, new)
     return results
 
@@ -90,28 +118,41 @@ def _heading(search: description.Search) -> str:
     size = f", {recipe.train_size:,} images" if recipe.train_size else ""
     seeds = f"{search.seeds} seeds" if search.seeds > 1 else "one seed"
     return (
-        f"## {recipe.model} on {recipe.data}{size}, {_epochs(recipe.epochs)}, {search.tuner} search, {seeds} a trial\n\n"
-        f"Judged on {100 * recipe.validation:g} % of the training images, after the last epoch."
+        f"## {recipe.model} on {recipe.data}{size}, {_epochs(recipe.epochs)}, {search.tuner}"
+        f" search, {seeds} a trial\n\nJudged on {100 * recipe.validation:g} % of the training"
+        " images, after the last epoch."
     )
 
 
 def _table(results: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(name for result in results for name in result["values"]))
     with_p = any("p_value" in result for result in results)
-    rows = [["trial", "validation accuracy, %", *(["p, against the best"] if with_p else []), *(name.replace("_", " ") for name in names), "ended"]]
+    rows = [
+        [
+            "trial",
+            "validation accuracy, %",
+            *(["p, against the best"] if with_p else []),
+            *(name.replace("_", " ") for name in names),
+            "ended",
+        ]
+    ]
     rows.append(["---"] * len(rows[0]))
     for result in results:
         values = [result["values"].get(name, "") for name in names]
         shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
         p_value = [f"{result['p_value']:.2g}" if "p_value" in result else ""] if with_p else []
-        rows.append([result["trial"], accuracy(result.get("scores", [])), *p_value, *shown, _end(result)])
+        rows.append(
+            [result["trial"], accuracy(result.get("scores", [])), *p_value, *shown, _end(result)]
+        )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _end(result: dict[str, Any]) -> str:
     if result["status"] == "FAILED":
         return f"failed: {result['error']}".replace("|", "/")
-    return {"COMPLETED": "after", "PRUNED": "as poor, after"}[result["status"]] + f" {_epochs(result['epochs'])}"
+    return {"COMPLETED": "after", "PRUNED": "as poor, after"}[
+        result["status"]
+    ] + f" {_epochs(result['epochs'])}"
 
 
 def _epochs(number: int) -> str:
@@ -123,24 +164,34 @@ def accuracy(shares: list[float]) -> str:
     return spread([100 * share for share in shares])
 
 
-def _said(search: description.Search, results: list[dict[str, Any]], found: dict[str, Any] | None) -> str:
+def _said(
+    search: description.Search, results: list[dict[str, Any]], found: dict[str, Any] | None
+) -> str:
     if found is None:
         return "No trial came to its end."
     if search.seeds == 1:
-        return "One seed a trial: how much of a difference is noise is not known. Search with several seeds to know."
+        return (
+            "One seed a trial: how much of a difference is noise is not known. Search with several"
+            " seeds to know."
+        )
     alike = [result["trial"] for result in results if result.get("p_value", 0) >= LEVEL]
     if not alike:
         return (
-            f"The best, trial {found['trial']}, differs from every other that came as far (p < {LEVEL:g} for each, not corrected for their number)."
+            f"The best, trial {found['trial']}, differs from every other that came as far (p <"
+            f" {LEVEL:g} for each, not corrected for their number)."
         )
     compared = sum("p_value" in result for result in results)
     return (
-        f"The best, trial {found['trial']}, is not told apart from {len(alike)} of the {compared} others that came as far (p of {LEVEL:g} or more): "
-        f"{', '.join(alike)}. Being the best of many, its accuracy here is too high."
+        f"The best, trial {found['trial']}, is not told apart from {len(alike)} of the {compared}"
+        f" others that came as far (p of {LEVEL:g} or more): {', '.join(alike)}. Being the best of"
+        " many, its accuracy here is too high."
     )
 
 
 def _test(concluded: dict[str, Any]) -> str:
     accuracies = concluded["test_accuracies"]
     number = "one seed" if len(accuracies) == 1 else f"{len(accuracies)} seeds"
-    return f"Test accuracy of the best: {accuracy(accuracies)} % ({number}). The same on all training images:\n\n    {concluded['command']}"
+    return (
+        f"Test accuracy of the best: {accuracy(accuracies)} % ({number}). The same on all training"
+        f" images:\n\n    {concluded['command']}"
+    )

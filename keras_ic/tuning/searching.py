@@ -1,4 +1,6 @@
-"""A search: trials of IC networks, chosen by an oracle of Keras Tuner, which leave a record and go on where they stopped."""
+"""A search: trials of IC networks, chosen by an oracle of Keras Tuner, which leave a record and go
+on where they stopped.
+"""
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -7,7 +9,6 @@ from typing import Any
 from keras_ic import data
 from keras_ic.experiments.configuration import Configuration
 from keras_ic.experiments.networks import network
-from keras_ic.extras import needed
 from keras_ic.tuning import best, board, description, remote
 from keras_ic.tuning.description import Search
 from keras_ic.tuning.oracles import oracle
@@ -15,7 +16,8 @@ from keras_ic.tuning.reporting import accuracy, report
 from keras_ic.tuning.space import SearchSpace
 from keras_ic.tuning.trial import read_result
 from keras_ic.tuning.workers import LOGS, Workers, work
-from keras_ic.validation import checked_int
+from keras_ic.utils.lazy_imports import needed
+from keras_ic.utils.validation import checked_int
 
 
 def search(
@@ -33,40 +35,51 @@ def search(
 ) -> dict[str, Any]:
     """Searches dropout rates and what goes with them, or goes on with a search.
 
-    Each trial trains the recipe with what its oracle has chosen, and is judged after its last epoch, on the part of the training images that
-    `recipe.validation` leaves out. At the end, the best trial's models are judged on the test set, once.
+    Each trial trains the recipe with what its oracle has chosen, and is judged after its last
+    epoch, on the part of the training images that `recipe.validation` leaves out. At the end, the
+    best trial's models are judged on the test set, once.
 
-    The folder gets `search.json`, what is searched; `trials.jsonl`, a line for each trial that has ended, with `trial`, `values`, `score`, `status`
-    (`"COMPLETED"`, `"PRUNED"`, or `"FAILED"` with its `error`); `trials`, with the record of every run; `tensorboard`; `oracle.json`, the state; and
-    at the end `best.keras`, `best.json`, and what `report` makes. A search that was stopped, also by kill -9, goes on when it is called again: the
-    trial that was running from its last epoch, and then with the trials that would have come.
+    The folder gets `search.json`, what is searched; `trials.jsonl`, a line for each trial that has
+    ended, with `trial`, `values`, `score`, `status` (`"COMPLETED"`, `"PRUNED"`, or `"FAILED"` with
+    its `error`); `trials`, with the record of every run; `tensorboard`; `oracle.json`, the state;
+    and at the end `best.keras`, `best.json`, and what `report` makes. A search that was stopped,
+    also by kill -9, goes on when it is called again: the trial that was running from its last
+    epoch, and then with the trials that would have come.
 
-    With `KERASTUNER_TUNER_ID`, `KERASTUNER_ORACLE_IP` and `KERASTUNER_ORACLE_PORT` in the environment, this process is one of many, on machines that
-    have the folder in common: the chief, if its id has "chief" in it, else a worker.
+    With `KERASTUNER_TUNER_ID`, `KERASTUNER_ORACLE_IP` and `KERASTUNER_ORACLE_PORT` in the
+    environment, this process is one of many, on machines that have the folder in common: the chief,
+    if its id has "chief" in it, else a worker.
 
     Args:
-        recipe: A `Configuration`, what all trials have in common. What the space chooses takes the place of its values, and `seed` is that of the
-            search and of the first run of each trial. Its `validation` must be above 0.
+        recipe: A `Configuration`, what all trials have in common. What the space chooses takes the
+            place of its values, and `seed` is that of the search and of the first run of each
+            trial. Its `validation` must be above 0.
         out: Path of the folder of the search, which is made if it is not there.
         space: A `SearchSpace`. Defaults to `None`: the default one.
-        tuner: Who chooses: `"random"`, `"bayesian"`, `"hyperband"`, `"grid"` (all of Keras Tuner), or `"optuna"` (its tree-structured Parzen
-            estimator). Defaults to `"bayesian"`.
-        trials: Integer above 0, how many at most. It may be changed while the search has not come to its end. Defaults to `20`.
+        tuner: Who chooses: `"random"`, `"bayesian"`, `"hyperband"`, `"grid"` (all of Keras Tuner),
+            or `"optuna"` (its tree-structured Parzen estimator). Defaults to `"bayesian"`.
+        trials: Integer above 0, how many at most. It may be changed while the search has not come
+            to its end. Defaults to `20`.
         seeds: Integer above 0, runs of each trial, whose mean is its score. Defaults to `1`.
-        prune: Boolean, whether a trial is stopped whose best epoch is below the median of the others' means so far. Defaults to `False`.
-        workers: Integer of 0 or more, processes on this machine that share the trials; those of a chief, beside those of other machines. They are
-            renewed every ten trials, since TensorFlow keeps some memory of every trained model. Defaults to `0`: this process
+        prune: Boolean, whether a trial is stopped whose best epoch is below the median of the
+            others' means so far. Defaults to `False`.
+        workers: Integer of 0 or more, processes on this machine that share the trials; those of a
+            chief, beside those of other machines. They are renewed every ten trials, since
+            TensorFlow keeps some memory of every trained model. Defaults to `0`: this process
             alone.
         data_dir: Path of the folder of tensorflow-datasets. Defaults to `None`: its own.
-        callbacks: Sequence of further Keras callbacks for every run of this process. Defaults to none.
+        callbacks: Sequence of further Keras callbacks for every run of this process. Defaults to
+            none.
         verbose: 0, or 1 for a line a trial. Defaults to `1`.
 
     Returns:
-        Dictionary of what is in `best.json`: the best trial's line of the record, the `test_accuracies` of its seeds, and the `command` that trains
-        it on all training images. A worker returns an empty one.
+        Dictionary of what is in `best.json`: the best trial's line of the record, the
+        `test_accuracies` of its seeds, and the `command` that trains it on all training images. A
+        worker returns an empty one.
 
     Raises:
-        ValueError: For an argument that the above excludes; if the folder holds another search, or a damaged one; if no trial came to its end.
+        ValueError: For an argument that the above excludes; if the folder holds another search, or
+            a damaged one; if no trial came to its end.
         ConnectionError: If the chief does not answer a worker.
         MissingDataError: If the images are neither there nor to be had.
         ImportError: If a library of the extra is not installed.
@@ -80,14 +93,25 @@ def search(
     from keras_ic.tuning import SearchSpace, search
 
     recipe = Configuration(data="digits", model="small", epochs=1, train_size=64, validation=0.25)
-    found = search(recipe, tempfile.mkdtemp(), SearchSpace(depths="uniform"), tuner="random", trials=2, verbose=0)
+    found = search(
+        recipe,
+        tempfile.mkdtemp(),
+        SearchSpace(depths="uniform"),
+        tuner="random",
+        trials=2,
+        verbose=0,
+    )
     assert found["status"] == "COMPLETED" and 0 <= found["values"]["rate"] <= 0.3
     ```
     """
     what = Search(recipe, SearchSpace() if space is None else space, tuner, trials, seeds, prune)
     workers = checked_int("workers", workers, "an integer of 0 or more", lambda value: value >= 0)
     check_networks(what)
-    for module, package in (("tensorboard.plugins.hparams.api", "tensorboard"), ("matplotlib", "matplotlib"), ("scipy", "SciPy")):
+    for module, package in (
+        ("tensorboard.plugins.hparams.api", "tensorboard"),
+        ("matplotlib", "matplotlib"),
+        ("scipy", "SciPy"),
+    ):
         needed(module, package, "tune")  # told before the first trial, not after the last
     folder, found = pathlib.Path(out), remote.role()
     if found is not None and "chief" not in found[0]:
@@ -96,13 +120,27 @@ def search(
         work(chief, found[0], what, folder, data_dir, callbacks)
         return {}
     description.claim(folder, what, (folder / best.NAME).exists())
-    chooser = oracle(tuner, what.space, trials, recipe.epochs, recipe.seed, folder, lambda trial_id: read_result(folder, trial_id))
+    chooser = oracle(
+        tuner,
+        what.space,
+        trials,
+        recipe.epochs,
+        recipe.seed,
+        folder,
+        lambda trial_id: read_result(folder, trial_id),
+    )
     chooser.tell = _teller(what, folder, chooser, verbose)
     if not (folder / best.NAME).exists():
         if found is not None or workers:
             if workers and verbose:
-                print(f"{workers} worker{'' if workers == 1 else 's'}; what they print is in {folder / LOGS}", flush=True)
-            _run_workers(workers, chooser, folder, found[1] if found is not None else "127.0.0.1:0", data_dir)
+                print(
+                    f"{workers} worker{'' if workers == 1 else 's'}; what they print is in"
+                    f" {folder / LOGS}",
+                    flush=True,
+                )
+            _run_workers(
+                workers, chooser, folder, found[1] if found is not None else "127.0.0.1:0", data_dir
+            )
         else:
             work(chooser, "tuner0", what, folder, data_dir, callbacks)
     found_best = best.conclude(what, folder, list(chooser.results.values()), data_dir)
@@ -110,9 +148,13 @@ def search(
     return found_best
 
 
-def _run_workers(count: int, chooser: Any, folder: pathlib.Path, address: str, data_dir: Any) -> None:
+def _run_workers(
+    count: int, chooser: Any, folder: pathlib.Path, address: str, data_dir: Any
+) -> None:
     with remote.served(chooser, address) as port:
-        processes = Workers(count, folder, address.rpartition(":")[0], port, data_dir, chooser.heard)
+        processes = Workers(
+            count, folder, address.rpartition(":")[0], port, data_dir, chooser.heard
+        )
         try:
             remote.wait_for_the_end(chooser, processes.watch)
         finally:
@@ -123,18 +165,31 @@ def check_networks(what: Search) -> None:
     """Builds a network of each order, so that a bad name is told before anything is trained."""
     name = what.recipe.data
     for order in what.space.orders:
-        network(Configuration(**{**what.recipe.to_dict(), "order": order}), data.SHAPES[name], data.CLASSES[name])
+        network(
+            Configuration(**{**what.recipe.to_dict(), "order": order}),
+            data.SHAPES[name],
+            data.CLASSES[name],
+        )
 
 
-def _teller(what: Search, folder: pathlib.Path, chooser: Any, verbose: int) -> Callable[[dict[str, Any]], None]:
+def _teller(
+    what: Search, folder: pathlib.Path, chooser: Any, verbose: int
+) -> Callable[[dict[str, Any]], None]:
     def tell(result):
         results = list(chooser.results.values())
         board.write(folder, result)
         if what.tuner != "hyperband":  # which goes on with trials that have ended
             best.forget_others(folder, results)
         if verbose:
-            values = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in result["values"].items())
-            print(f"trial {len(results)} of at most {what.trials} ({result['trial']}): {values}: {_outcome(result)}", flush=True)
+            values = ", ".join(
+                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in result["values"].items()
+            )
+            print(
+                f"trial {len(results)} of at most {what.trials} ({result['trial']}): {values}:"
+                f" {_outcome(result)}",
+                flush=True,
+            )
 
     return tell
 
@@ -142,5 +197,7 @@ def _teller(what: Search, folder: pathlib.Path, chooser: Any, verbose: int) -> C
 def _outcome(result: dict[str, Any]) -> str:
     if result["status"] == "FAILED":
         return f"failed, {result['error']}"
-    stopped = f", stopped as poor after {result['epochs']} epochs" if result["status"] == "PRUNED" else ""
+    stopped = (
+        f", stopped as poor after {result['epochs']} epochs" if result["status"] == "PRUNED" else ""
+    )
     return f"{accuracy(result['scores'])} % of the validation images{stopped}"

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from keras_ic.experiments.configuration import ALIASES, CHOICES, OF_IC
-from keras_ic.validation import checked_choice, checked_int, checked_real
+from keras_ic.utils.validation import checked_choice, checked_int, checked_real
 
 DEPTHS = ("uniform", "linear", "stages")
 RATE, LEARNING_RATE = 0.05, 1e-3  # where a search begins, if they are in its ranges
@@ -17,8 +17,9 @@ DIGITS = 10  # to which numbers are rounded, so that 3 * 0.025 is 0.075
 class SearchSpace:
     """What a search may choose from.
 
-    Where only one value is possible, there is nothing to choose: it is no hyperparameter. What the usual order has no use for, and the rates of the
-    depths that were not chosen, are conditional (`conditional_scope`): they are absent from the trials that they say nothing about.
+    Where only one value is possible, there is nothing to choose: it is no hyperparameter. What the
+    usual order has no use for, and the rates of the depths that were not chosen, are conditional
+    (`conditional_scope`): they are absent from the trials that they say nothing about.
 
     | hyperparameter | of which | where |
     | --- | --- | --- |
@@ -26,24 +27,28 @@ class SearchSpace:
     | `rate_depth` | `depths` | not in the usual order |
     | `rate` | `rate`, in steps of `rate_step` | depth `"uniform"` |
     | `rate_first`, `rate_last` | the same | depth `"linear"` |
-    | `rate_1`, `rate_2`, ... | the same | depth `"stages"`, one for each of `stages` equal parts of the depth |
-    | `rate_schedule` | `rate_schedules` | not in the usual order |
+    | `rate_1`, `rate_2`, ... | the same | depth `"stages"`, one for each of `stages` equal parts of
+    the depth | | `rate_schedule` | `rate_schedules` | not in the usual order |
     | `learning_rate` | `learning_rate`, on a logarithmic scale | |
     | `schedule` | `schedules` | |
 
     Args:
-        orders: Tuple of orders of layers, as of `keras_ic.experiments.Configuration`; `"usual"` is one. Defaults to `("relu-ic-conv",)`.
-        rate: Number or pair of numbers in `[0, 1)`, the lowest and the highest probability to drop a value. 0, which makes the IC layer a
-            BatchNormalization, is a candidate as any other. Defaults to `(0.0, 0.3)`.
+        orders: Tuple of orders of layers, as of `keras_ic.experiments.Configuration`; `"usual"` is
+            one. Defaults to `("relu-ic-conv",)`.
+        rate: Number or pair of numbers in `[0, 1)`, the lowest and the highest probability to drop
+            a value. 0, which makes the IC layer a BatchNormalization, is a candidate as any other.
+            Defaults to `(0.0, 0.3)`.
         rate_step: Number above 0, what the candidates of a rate are apart. Defaults to `0.025`.
-        depths: Tuple of `"uniform"` (one rate for all IC layers), `"linear"` (a first and a last rate, and those between them on a line) and
-            `"stages"`. Defaults to all three.
-        stages: Integer above 1, the number of equal parts of the depth that have a rate each with `"stages"`; three are the three stages of the CIFAR
-            ResNets. Defaults to `3`.
-        rate_schedules: Tuple of `"constant"`, `"anneal"` and `"grow"`, of the rate over the epochs. Defaults to `("constant", "anneal")`.
-        learning_rate: Number or pair of numbers above 0; None leaves it as the model was compiled, for `ICHyperModel` alone. Defaults to
-            `(3e-4, 1e-2)`.
-        schedules: Tuple of `"steps"`, `"cosine"`, `"one-cycle"` and `"constant"`, the decay of the learning rate. Defaults to all of them.
+        depths: Tuple of `"uniform"` (one rate for all IC layers), `"linear"` (a first and a last
+            rate, and those between them on a line) and `"stages"`. Defaults to all three.
+        stages: Integer above 1, the number of equal parts of the depth that have a rate each with
+            `"stages"`; three are the three stages of the CIFAR ResNets. Defaults to `3`.
+        rate_schedules: Tuple of `"constant"`, `"anneal"` and `"grow"`, of the rate over the epochs.
+            Defaults to `("constant", "anneal")`.
+        learning_rate: Number or pair of numbers above 0; None leaves it as the model was compiled,
+            for `ICHyperModel` alone. Defaults to `(3e-4, 1e-2)`.
+        schedules: Tuple of `"steps"`, `"cosine"`, `"one-cycle"` and `"constant"`, the decay of the
+            learning rate. Defaults to all of them.
 
     Raises:
         ValueError: For an argument that the above excludes.
@@ -71,14 +76,35 @@ class SearchSpace:
     schedules: tuple[str, ...] = CHOICES["schedule"]
 
     def __post_init__(self):
-        choices = {"orders": CHOICES["order"], "depths": DEPTHS, "rate_schedules": CHOICES["rate_schedule"], "schedules": CHOICES["schedule"]}
-        values: dict[str, Any] = {name: _checked_choices(name, getattr(self, name), known) for name, known in choices.items()}
-        values["orders"] = tuple(dict.fromkeys(ALIASES.get(order, order) for order in values["orders"]))
-        values["rate"] = _checked_range("rate", self.rate, "in [0, 1), the probabilities to drop a value", lambda value: 0 <= value < 1)
-        values["rate_step"] = checked_real("rate_step", self.rate_step, "a number above 0", lambda value: value > 0)
-        values["stages"] = checked_int("stages", self.stages, "an integer above 1", lambda value: value > 1)
+        choices = {
+            "orders": CHOICES["order"],
+            "depths": DEPTHS,
+            "rate_schedules": CHOICES["rate_schedule"],
+            "schedules": CHOICES["schedule"],
+        }
+        values: dict[str, Any] = {
+            name: _checked_choices(name, getattr(self, name), known)
+            for name, known in choices.items()
+        }
+        values["orders"] = tuple(
+            dict.fromkeys(ALIASES.get(order, order) for order in values["orders"])
+        )
+        values["rate"] = _checked_range(
+            "rate",
+            self.rate,
+            "in [0, 1), the probabilities to drop a value",
+            lambda value: 0 <= value < 1,
+        )
+        values["rate_step"] = checked_real(
+            "rate_step", self.rate_step, "a number above 0", lambda value: value > 0
+        )
+        values["stages"] = checked_int(
+            "stages", self.stages, "an integer above 1", lambda value: value > 1
+        )
         if self.learning_rate is not None:
-            values["learning_rate"] = _checked_range("learning_rate", self.learning_rate, "above 0", lambda value: value > 0)
+            values["learning_rate"] = _checked_range(
+                "learning_rate", self.learning_rate, "above 0", lambda value: value > 0
+            )
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -95,8 +121,15 @@ class SearchSpace:
         chosen: dict[str, Any] = {"order": order}
         with_ic = [name for name in self.orders if name != "usual"]
         if with_ic:
-            with hp.conditional_scope("order", with_ic) if "usual" in self.orders else contextlib.nullcontext():
-                of_ic = {**self._rates(hp), "rate_schedule": _choice(hp, "rate_schedule", self.rate_schedules)}
+            with (
+                hp.conditional_scope("order", with_ic)
+                if "usual" in self.orders
+                else contextlib.nullcontext()
+            ):
+                of_ic = {
+                    **self._rates(hp),
+                    "rate_schedule": _choice(hp, "rate_schedule", self.rate_schedules),
+                }
         chosen.update(OF_IC if order == "usual" else of_ic)
         if self.learning_rate is not None:
             chosen["learning_rate"] = self._learning_rate(hp)
@@ -112,12 +145,17 @@ class SearchSpace:
         }
         rates = {}
         for each in self.depths:
-            with hp.conditional_scope("rate_depth", [each]) if len(self.depths) > 1 else contextlib.nullcontext():
+            with (
+                hp.conditional_scope("rate_depth", [each])
+                if len(self.depths) > 1
+                else contextlib.nullcontext()
+            ):
                 rates[each] = tuple(self._rate(hp, name) for name in names[each])
         if depth is None:  # in the usual order
             return {}
         if depth == "uniform":
-            return {"rate_depth": depth, "rates": None, "rate": rates[depth][0]}  # none of the recipe's own
+            # None of the recipe's own.
+            return {"rate_depth": depth, "rates": None, "rate": rates[depth][0]}
         return {"rate_depth": depth, "rates": rates[depth]}
 
     def _rate(self, hp, name: str):
@@ -127,17 +165,30 @@ class SearchSpace:
         # No `Float` with a step, which rounds down: it has 11 steps of 0.025 in 0.3.
         steps = math.floor(round((high - low) / self.rate_step, DIGITS))
         candidates = [round(low + step * self.rate_step, DIGITS) for step in range(steps + 1)]
-        return hp.Choice(name, candidates, default=min(candidates, key=lambda rate: abs(rate - RATE)))
+        return hp.Choice(
+            name, candidates, default=min(candidates, key=lambda rate: abs(rate - RATE))
+        )
 
     def _learning_rate(self, hp) -> float:
         low, high = self.learning_rate
         if low == high:
             return low
-        return float(hp.Float("learning_rate", low, high, sampling="log", default=min(max(LEARNING_RATE, low), high)))
+        return float(
+            hp.Float(
+                "learning_rate",
+                low,
+                high,
+                sampling="log",
+                default=min(max(LEARNING_RATE, low), high),
+            )
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The values as JSON has them; `SearchSpace(**values)` gives an equal search space."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
 
 
 def _choice(hp, name: str, values: tuple[str, ...]):
@@ -147,7 +198,10 @@ def _choice(hp, name: str, values: tuple[str, ...]):
 def _checked_choices(name: str, values: Any, choices: tuple[str, ...]) -> tuple[str, ...]:
     values = (values,) if isinstance(values, str) else values
     if not isinstance(values, (tuple, list)) or not values:
-        raise ValueError(f"`{name}` must be one or more of {', '.join(map(repr, choices))}. Received: {name}={values!r}")
+        raise ValueError(
+            f"`{name}` must be one or more of {', '.join(map(repr, choices))}. Received:"
+            f" {name}={values!r}"
+        )
     return tuple(dict.fromkeys(checked_choice(name, value, choices) for value in values))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_ic import experiments, files
+from keras_ic import experiments, saving
 from keras_ic.data import MissingDataError
 from keras_ic.experiments.record import NAME as RECORD
 from keras_ic.experiments.running import CHECKPOINT, FINAL
@@ -30,7 +30,14 @@ def folder_of(search_folder: pathlib.Path, trial_id: str) -> pathlib.Path:
     return search_folder / "trials" / trial_id
 
 
-def run_trial(search: Search, trial: Any, folder: pathlib.Path, data_dir: Any = None, callbacks: Sequence = (), verbose: Any = 0) -> dict[str, Any]:
+def run_trial(
+    search: Search,
+    trial: Any,
+    folder: pathlib.Path,
+    data_dir: Any = None,
+    callbacks: Sequence = (),
+    verbose: Any = 0,
+) -> dict[str, Any]:
     """Runs a trial, or goes on with it, and leaves its result in its folder.
 
     Args:
@@ -42,8 +49,9 @@ def run_trial(search: Search, trial: Any, folder: pathlib.Path, data_dir: Any = 
         verbose: As in `fit`.
 
     Returns:
-        Dictionary with `status`: `"COMPLETED"`, `"PRUNED"` or `"FAILED"`, then with `error`. Else with `scores`, the validation accuracies of the
-        seeds after their last epoch; `score`, their mean; `curve`, those of the epochs of the first seed; `epochs`, and the `configuration`.
+        Dictionary with `status`: `"COMPLETED"`, `"PRUNED"` or `"FAILED"`, then with `error`. Else
+        with `scores`, the validation accuracies of the seeds after their last epoch; `score`, their
+        mean; `curve`, those of the epochs of the first seed; `epochs`, and the `configuration`.
     """
     own = folder_of(folder, trial.trial_id)
     path = own / RESULT
@@ -52,18 +60,30 @@ def run_trial(search: Search, trial: Any, folder: pathlib.Path, data_dir: Any = 
     own.mkdir(parents=True, exist_ok=True)
     configuration = search.configuration(trial.hyperparameters)
     try:
-        result = _result(search, configuration, trial.hyperparameters.values, folder, own, data_dir, callbacks, verbose)
+        result = _result(
+            search,
+            configuration,
+            trial.hyperparameters.values,
+            folder,
+            own,
+            data_dir,
+            callbacks,
+            verbose,
+        )
     except NOT_ITS_FAULT:
         raise
     except Exception as error:  # whatever it is, it is the trial's own, and the search goes on
         (own / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        result = {"status": "FAILED", "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+        result = {
+            "status": "FAILED",
+            "error": f"{type(error).__name__}: {' '.join(str(error).split())}",
+        }
     finally:
         # Keras and TensorFlow keep what a model has left, which adds up over many trials.
         keras.utils.clear_session()
         gc.collect()
     result["configuration"] = configuration.to_dict()
-    with files.replacing(path) as new:
+    with saving.replacing(path) as new:
         new.write_text(json.dumps(result), encoding="utf-8")
     return result
 
@@ -72,11 +92,19 @@ def read_result(folder: pathlib.Path, trial_id: str) -> dict[str, Any]:
     """What a trial has left."""
     path = folder_of(folder, trial_id) / RESULT
     if not path.exists():
-        return {"status": "FAILED", "error": f"there is no {RESULT} in the folder of the trial; do all workers have the folder in common?"}
+        return {
+            "status": "FAILED",
+            "error": (
+                f"there is no {RESULT} in the folder of the trial; do all workers have the folder"
+                " in common?"
+            ),
+        }
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _result(search, configuration, values, folder, own, data_dir, callbacks, verbose) -> dict[str, Any]:
+def _result(
+    search, configuration, values, folder, own, data_dir, callbacks, verbose
+) -> dict[str, Any]:
     epochs = int(values.get("tuner/epochs", configuration.epochs))  # Hyperband's
     past = values.get("tuner/trial_id")
     runs: list[list[float]] = []
@@ -87,7 +115,15 @@ def _result(search, configuration, values, folder, own, data_dir, callbacks, ver
         if past is not None and not (own / name).exists():
             _copy(folder_of(folder, past) / name, own / name)
         others = _curves(folder) if search.prune and not runs else []
-        record = _train(dataclasses.replace(configuration, seed=seed), own / name, epochs, others, data_dir, callbacks, verbose)
+        record = _train(
+            dataclasses.replace(configuration, seed=seed),
+            own / name,
+            epochs,
+            others,
+            data_dir,
+            callbacks,
+            verbose,
+        )
         runs.append(record.values("val_accuracy")[:epochs])
         seconds += sum(record.values("seconds")[:epochs])
         if len(runs[-1]) < epochs:
@@ -104,9 +140,16 @@ def _result(search, configuration, values, folder, own, data_dir, callbacks, ver
     }
 
 
-def _train(configuration, folder, epochs, others, data_dir, callbacks, verbose) -> experiments.Record:
+def _train(
+    configuration, folder, epochs, others, data_dir, callbacks, verbose
+) -> experiments.Record:
     """The record of a run that has come to so many epochs, or to where it turned out poor."""
-    rule = _Enough(lambda curve: len(curve) >= epochs < configuration.epochs or (len(curve) < configuration.epochs and is_poor(curve, others)))
+    rule = _Enough(
+        lambda curve: (
+            len(curve) >= epochs < configuration.epochs
+            or (len(curve) < configuration.epochs and is_poor(curve, others))
+        )
+    )
     if (folder / RECORD).exists():
         before = experiments.read(folder)
         rule.curve = before.values("val_accuracy")
@@ -151,5 +194,7 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial)
     if (partial / FINAL).exists():
-        raise ValueError(f"This run is finished, and cannot be gone on with. Received: {str(source)!r}")
+        raise ValueError(
+            f"This run is finished, and cannot be gone on with. Received: {str(source)!r}"
+        )
     partial.rename(target)

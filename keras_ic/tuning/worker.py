@@ -1,4 +1,6 @@
-"""A worker of a search on this machine: `python -m keras_ic.tuning.worker FOLDER TRIALS [DATA_DIR]`, started by `Workers`."""
+"""A worker of a search on this machine: `python -m keras_ic.tuning.worker FOLDER TRIALS
+[DATA_DIR]`, started by `Workers`.
+"""
 
 import os
 import pathlib
@@ -14,14 +16,27 @@ from keras_ic.tuning.workers import RENEW, work
 
 def main(arguments: list[str]) -> int:
     """Works until there is no trial left; returns the exit code."""
-    folder, trials, data_dir = pathlib.Path(arguments[0]), int(arguments[1]), arguments[2] if arguments[2:] else None
+    folder, trials, data_dir = (
+        pathlib.Path(arguments[0]),
+        int(arguments[1]),
+        arguments[2] if arguments[2:] else None,
+    )
     threading.Thread(target=_end_with_the_chief, daemon=True).start()
     found = role()
     assert found is not None
     tuner_id, address = found
     try:
         with stopped_by_signals() as stop:
-            is_done = work(RemoteOracle(address, folder), tuner_id, description.read(folder), folder, data_dir, [stop], 2, trials)
+            is_done = work(
+                RemoteOracle(address, folder),
+                tuner_id,
+                description.read(folder),
+                folder,
+                data_dir,
+                [stop],
+                2,
+                trials,
+            )
     except KeyboardInterrupt:
         return STOPPED
     except (ValueError, OSError, ImportError, MissingDataError) as error:
@@ -31,9 +46,15 @@ def main(arguments: list[str]) -> int:
 
 
 def _end_with_the_chief() -> None:
-    """Ends this process at once when the one that started it is gone: its trial is as safe as after any kill."""
+    """Ends this process at once when the one that started it is gone: its trial is as safe as after
+    any kill.
+    """
     sys.stdin.buffer.read()
-    print("The chief of the search is gone; give its command again, and the search goes on.", file=sys.stderr, flush=True)
+    print(
+        "The chief of the search is gone; give its command again, and the search goes on.",
+        file=sys.stderr,
+        flush=True,
+    )
     os._exit(2)
 
 

@@ -1,4 +1,6 @@
-"""Workers of a search on this machine: what each does, and how they are started, watched and started again."""
+"""Workers of a search on this machine: what each does, and how they are started, watched and
+started again.
+"""
 
 import math
 import os
@@ -16,7 +18,8 @@ from keras_ic.tuning.trial import run_trial
 LOGS = "log"
 RENEW = 3  # the exit code of a worker that has done its share of trials, and has no other running
 STARTS = 3  # in a row, that a signal has ended before a word to the chief
-# TensorFlow keeps a part of every compiled training: some 10 MB of a small network. A new process has none of it.
+# TensorFlow keeps a part of every compiled training: some 10 MB of a small network. A new process
+# has none of it.
 TRIALS_OF_A_PROCESS = 10
 
 
@@ -30,7 +33,9 @@ def work(
     verbose: Any = 0,
     at_most: float = math.inf,
 ) -> bool:
-    """Runs one trial after the other until there is none left, or it has run `at_most`; says which by True or False."""
+    """Runs one trial after the other until there is none left, or it has run `at_most`; says which
+    by True or False.
+    """
     done = 0
     while done < at_most:
         trial = oracle.create_trial(tuner_id)
@@ -50,43 +55,80 @@ def work(
 
 
 class Workers:
-    """Processes of this machine, with the ids `worker0`, `worker1` and so on. What each prints is in the search's folder, in `log`.
+    """Processes of this machine, with the ids `worker0`, `worker1` and so on. What each prints is
+    in the search's folder, in `log`.
 
-    Each ends when this process does, whatever ends it, so that none goes on beside those of the next. `heard` tells when the chief last heard of
-    each.
+    Each ends when this process does, whatever ends it, so that none goes on beside those of the
+    next. `heard` tells when the chief last heard of each.
     """
 
-    def __init__(self, count: int, folder: pathlib.Path, host: str, port: int, data_dir: Any, heard: dict[str, float]):
-        self.folder, self.host, self.port, self.data_dir, self.heard = folder, host, port, data_dir, heard
-        self.silent: dict[str, int] = {}  # how often in a row each was killed before a word to the chief
+    def __init__(
+        self,
+        count: int,
+        folder: pathlib.Path,
+        host: str,
+        port: int,
+        data_dir: Any,
+        heard: dict[str, float],
+    ):
+        self.folder, self.host, self.port, self.data_dir, self.heard = (
+            folder,
+            host,
+            port,
+            data_dir,
+            heard,
+        )
+        # How often in a row each was killed before a word to the chief.
+        self.silent: dict[str, int] = {}
         self.last_heard: dict[str, float | None] = {}
         (folder / LOGS).mkdir(exist_ok=True)
-        self.processes = {f"worker{index}": self._started(f"worker{index}", index) for index in range(count)}
+        self.processes = {
+            f"worker{index}": self._started(f"worker{index}", index) for index in range(count)
+        }
 
     def _started(self, tuner_id: str, index: int) -> subprocess.Popen:
-        own = {"KERASTUNER_TUNER_ID": tuner_id, "KERASTUNER_ORACLE_IP": self.host, "KERASTUNER_ORACLE_PORT": str(self.port)}
+        own = {
+            "KERASTUNER_TUNER_ID": tuner_id,
+            "KERASTUNER_ORACLE_IP": self.host,
+            "KERASTUNER_ORACLE_PORT": str(self.port),
+        }
         # They share this machine's GPUs: each takes one, and of it as much as it needs.
-        devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
+        devices = [
+            device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device
+        ]
         if devices:
             own["CUDA_VISIBLE_DEVICES"] = devices[index % len(devices)]
         environment = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", **os.environ, **own}
-        command = [sys.executable, "-m", "keras_ic.tuning.worker", str(self.folder), str(TRIALS_OF_A_PROCESS)]
+        command = [
+            sys.executable,
+            "-m",
+            "keras_ic.tuning.worker",
+            str(self.folder),
+            str(TRIALS_OF_A_PROCESS),
+        ]
         command += [] if self.data_dir is None else [str(self.data_dir)]
         with open(self._log(tuner_id), "ab") as log:
             # It reads the pipe, which is at its end as soon as this process is gone.
-            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
+            return subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment
+            )
 
     def _log(self, tuner_id: str) -> pathlib.Path:
         return self.folder / LOGS / f"{tuner_id}.txt"
 
     def watch(self) -> None:
-        """Starts those again that something has killed; stops with the error of one that has come to its end itself."""
+        """Starts those again that something has killed; stops with the error of one that has come
+        to its end itself.
+        """
         for index, (tuner_id, process) in enumerate(self.processes.items()):
             code = process.poll()
             if code is not None and (code < 0 or code in (RENEW, STOPPED)):
                 if code != RENEW:
                     self._count(tuner_id, code)
-                    print(f"{tuner_id} was stopped by a signal; another takes up its trial", flush=True)
+                    print(
+                        f"{tuner_id} was stopped by a signal; another takes up its trial",
+                        flush=True,
+                    )
                 _release(process)
                 self.processes[tuner_id] = self._started(tuner_id, index)
             elif code:
@@ -96,12 +138,14 @@ class Workers:
 
     def _count(self, tuner_id: str, code: int) -> None:
         last = self.heard.get(tuner_id)
-        self.silent[tuner_id] = self.silent.get(tuner_id, 0) + 1 if last == self.last_heard.get(tuner_id) else 1
+        self.silent[tuner_id] = (
+            self.silent.get(tuner_id, 0) + 1 if last == self.last_heard.get(tuner_id) else 1
+        )
         self.last_heard[tuner_id] = last
         if self.silent[tuner_id] >= STARTS:
             raise ValueError(
-                f"{tuner_id} was killed {STARTS} times before its first trial, perhaps for want of memory; take fewer workers. "
-                f"Received: exit code {code} ({self._log(tuner_id)})"
+                f"{tuner_id} was killed {STARTS} times before its first trial, perhaps for want of"
+                f" memory; take fewer workers. Received: exit code {code} ({self._log(tuner_id)})"
             )
 
     def end(self) -> None:

@@ -24,7 +24,9 @@ def producers(model):
 
 
 def path_into(model, name):
-    """The kinds of layers between the weight layer, addition or concatenation before `name` and `name`, in the order in which they run."""
+    """The kinds of layers between the weight layer, addition or concatenation before `name` and
+    `name`, in the order in which they run.
+    """
     reads = producers(model)
     kinds = []
     while len(reads[name]) == 1:

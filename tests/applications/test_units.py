@@ -50,7 +50,9 @@ def test_which_normalizations_an_order_has(network, order):
 def test_a_training_step_moves_every_kernel_and_leaves_all_finite(network, order):
     model = network(order, seed=0)
     before = [keras.ops.convert_to_numpy(layer.kernel) for layer in weight_layers(model)]
-    model.compile(keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
     assert np.isfinite(model.train_on_batch(images(model), np.arange(4)))
     for weight in model.weights:
         assert np.all(np.isfinite(keras.ops.convert_to_numpy(weight))), weight.path
@@ -62,7 +64,9 @@ def test_weight_decay_is_of_kernels_alone(network):
     model = network("ic", weight_decay=2e-3, seed=0)
     kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in weight_layers(model)]
     np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(sum(model.losses)), 2e-3 * sum(np.sum(kernel.astype("float64") ** 2) for kernel in kernels), rtol=1e-4
+        keras.ops.convert_to_numpy(sum(model.losses)),
+        2e-3 * sum(np.sum(kernel.astype("float64") ** 2) for kernel in kernels),
+        rtol=1e-4,
     )
     assert not network("ic", weight_decay=0).losses
 
@@ -70,8 +74,13 @@ def test_weight_decay_is_of_kernels_alone(network):
 def test_the_same_seed_gives_the_same_network_and_masks(network):
     first, again, other = (network("ic", rate=0.3, seed=seed) for seed in (5, 5, 6))
     for one, two in zip(first.weights, again.weights, strict=True):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(two))
-    one, two, three = (keras.ops.convert_to_numpy(model(images(first), training=True)) for model in (first, again, other))
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(two)
+        )
+    one, two, three = (
+        keras.ops.convert_to_numpy(model(images(first), training=True))
+        for model in (first, again, other)
+    )
     np.testing.assert_array_equal(one, two)
     assert np.abs(one - three).max() > 0.01
 
@@ -79,7 +88,9 @@ def test_the_same_seed_gives_the_same_network_and_masks(network):
 def test_seeds_do_not_meet(network):
     def seeds(seed):
         model = network("ic", seed=seed)
-        return [layer.kernel_initializer.seed for layer in weight_layers(model)] + [layer.seed for layer in of(model, IndependentComponent)]
+        return [layer.kernel_initializer.seed for layer in weight_layers(model)] + [
+            layer.seed for layer in of(model, IndependentComponent)
+        ]
 
     first, second, last = seeds(0), seeds(1), seeds(2**31 - 1)
     assert len(set(first)) == len(first)
@@ -88,7 +99,9 @@ def test_seeds_do_not_meet(network):
 
 
 def test_without_a_seed_networks_differ(network):
-    first, second = (keras.ops.convert_to_numpy(weight_layers(network("ic"))[0].kernel) for _ in range(2))
+    first, second = (
+        keras.ops.convert_to_numpy(weight_layers(network("ic"))[0].kernel) for _ in range(2)
+    )
     assert not np.array_equal(first, second)
 
 
@@ -98,7 +111,9 @@ def test_saved_and_loaded(network, tmp_path):
     model(x, training=True)  # moves the statistics, which a fresh network would have too
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(each(x)) for each in (model, loaded)))
+    np.testing.assert_array_equal(
+        *(keras.ops.convert_to_numpy(each(x)) for each in (model, loaded))
+    )
 
 
 def test_pixels_come_first_whatever_the_setting_of_keras(network):
@@ -120,18 +135,42 @@ def test_layer_names_are_the_same_each_time(network):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"order": "IC"}, r"`order` must be one of 'usual', .*'conv-relu-ic', 'ic'[.;].* Received: order='IC'$"),
+        (
+            {"order": "IC"},
+            r"`order` must be one of 'usual', .*'conv-relu-ic', 'ic'[.;].* Received: order='IC'$",
+        ),
         ({"order": ["ic"]}, r"`order` must be one of .* Received: order=\['ic'\]$"),
-        ({"classes": 0}, r"`classes` must be an integer above 0\. Received: classes=0 \(of type int\)$"),
-        ({"rate": 1.0}, r"`rate` must be a number in \[0, 1\), .* Received: rate=1.0 \(of type float\)$"),
-        ({"rate": -0.1, "order": "usual"}, r"`rate` must be .* Received: rate=-0.1 \(of type float\)$"),
-        ({"weight_decay": -1}, r"`weight_decay` must be .* Received: weight_decay=-1 \(of type int\)$"),
+        (
+            {"classes": 0},
+            r"`classes` must be an integer above 0\. Received: classes=0 \(of type int\)$",
+        ),
+        (
+            {"rate": 1.0},
+            r"`rate` must be a number in \[0, 1\), .* Received: rate=1.0 \(of type float\)$",
+        ),
+        (
+            {"rate": -0.1, "order": "usual"},
+            r"`rate` must be .* Received: rate=-0.1 \(of type float\)$",
+        ),
+        (
+            {"weight_decay": -1},
+            r"`weight_decay` must be .* Received: weight_decay=-1 \(of type int\)$",
+        ),
         ({"seed": 2**31}, r"`seed` must be .* Received: seed=2147483648 \(of type int\)$"),
         ({"input_shape": 32}, r"`input_shape` must be .* Received: input_shape=32$"),
         ({"input_shape": (32, 32)}, r"`input_shape` must be .* Received: input_shape=\(32, 32\)$"),
-        ({"input_shape": (32, 32, None)}, r"`input_shape` must be .* Received: input_shape=\(32, 32, None\)$"),
-        ({"input_shape": (32, 32, 0)}, r"`input_shape` must be .* Received: input_shape=0 \(of type int\)$"),
-        ({"input_shape": (32.0, 32, 3)}, r"`input_shape` must be .* Received: input_shape=32.0 \(of type float\)$"),
+        (
+            {"input_shape": (32, 32, None)},
+            r"`input_shape` must be .* Received: input_shape=\(32, 32, None\)$",
+        ),
+        (
+            {"input_shape": (32, 32, 0)},
+            r"`input_shape` must be .* Received: input_shape=0 \(of type int\)$",
+        ),
+        (
+            {"input_shape": (32.0, 32, 3)},
+            r"`input_shape` must be .* Received: input_shape=32.0 \(of type float\)$",
+        ),
     ],
 )
 def test_bad_arguments(network, arguments, message):

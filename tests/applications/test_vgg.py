@@ -9,7 +9,9 @@ from keras_ic.applications import VGG16
 from tests.applications.graphs import path_into, producers, trainable, weight_layers
 
 CHANNELS = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
-KERNELS = sum(3 * 3 * a * b for a, b in itertools.pairwise(CHANNELS)) + 512 * 512 + 512 * 512 + 512 * 10
+KERNELS = (
+    sum(3 * 3 * a * b for a, b in itertools.pairwise(CHANNELS)) + 512 * 512 + 512 * 512 + 512 * 10
+)
 OUTPUTS = sum(CHANNELS[1:]) + 512 + 512  # of all weight layers but the classifier
 
 # What stands between two weight layers, without and with a pooling.
@@ -22,17 +24,24 @@ BETWEEN = {
 
 
 @pytest.mark.usefixtures("plain_kernels")
-@pytest.mark.parametrize(("order", "biases"), [("usual", 0), ("relu-ic-conv", OUTPUTS), ("ic-conv-relu", OUTPUTS), ("conv-relu-ic", OUTPUTS)])
+@pytest.mark.parametrize(
+    ("order", "biases"),
+    [("usual", 0), ("relu-ic-conv", OUTPUTS), ("ic-conv-relu", OUTPUTS), ("conv-relu-ic", OUTPUTS)],
+)
 def test_exact_size(order, biases):
     model = VGG16(order)
-    # Each output of a hidden weight layer passes one normalization with a gamma and a beta; the classifier has 10 biases.
+    # Each output of a hidden weight layer passes one normalization with a gamma and a beta; the
+    # classifier has 10 biases.
     assert trainable(model) == KERNELS + biases + 2 * OUTPUTS + 10
     assert len(weight_layers(model)) == 16
 
 
 def test_the_convolutions_are_those_of_configuration_d():
     """Keras's own VGG16 names them as we do."""
-    model, known = VGG16("ic"), keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
+    model, known = (
+        VGG16("ic"),
+        keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3)),
+    )
     convolutions = [layer for layer in known.layers if isinstance(layer, keras.layers.Conv2D)]
     assert len(convolutions) == 13
     for layer in convolutions:
@@ -55,7 +64,10 @@ def test_orders(order):
             assert path_into(model, name)[1:] == plain, name
     assert [layer.name for layer in producers(model)["block1_conv1"]] == ["images"]
     assert model.output is model.get_layer("classifier").output
-    assert all(layer.use_bias == (order != "usual" or layer.name == "classifier") for layer in weight_layers(model))
+    assert all(
+        layer.use_bias == (order != "usual" or layer.name == "classifier")
+        for layer in weight_layers(model)
+    )
 
 
 @pytest.mark.usefixtures("plain_kernels")
@@ -100,8 +112,12 @@ def test_shapes_and_logits():
 def test_defaults():
     model = VGG16()
     assert model.name == "vgg16"
-    assert [layer.name for layer in model.layers] == [layer.name for layer in VGG16("relu-ic-conv").layers]
-    assert {layer.rate for layer in model.layers if isinstance(layer, IndependentComponent)} == {0.05}
+    assert [layer.name for layer in model.layers] == [
+        layer.name for layer in VGG16("relu-ic-conv").layers
+    ]
+    assert {layer.rate for layer in model.layers if isinstance(layer, IndependentComponent)} == {
+        0.05
+    }
 
 
 @pytest.mark.parametrize(
@@ -114,5 +130,11 @@ def test_defaults():
     ],
 )
 def test_images_that_no_pooling_can_leave_something_of(shape, received):
-    with pytest.raises(ValueError, match=rf"^`input_shape` must be .* height and width at least 32, .* Received: input_shape={received}$"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"^`input_shape` must be .* height and width at least 32, .* Received:"
+            rf" input_shape={received}$"
+        ),
+    ):
         VGG16(input_shape=shape)

@@ -1,7 +1,9 @@
-"""What a process of its own does to entries of the registry: `python -m tests.conformance.child train|predict FOLDER NAME...`.
+"""What a process of its own does to entries of the registry: `python -m tests.conformance.child
+train|predict FOLDER NAME...`.
 
-`train` prints, as JSON, a sum over the weights after training with a seed; `predict` loads the files in FOLDER and writes what they predict beside
-them. An entry that fails has its error in place of the result.
+`train` prints, as JSON, a sum over the weights after training with a seed; `predict` loads the
+files in FOLDER and writes what they predict beside them. An entry that fails has its error in place
+of the result.
 """
 
 import hashlib
@@ -29,7 +31,10 @@ def trained(entry):
 
 def predicted(entry, folder):
     model = keras.models.load_model(folder / f"{entry.name}.keras")
-    np.save(folder / f"{entry.name}.{keras.backend.backend()}.npy", model.predict(entry.samples(4)[0], verbose=0))
+    np.save(
+        folder / f"{entry.name}.{keras.backend.backend()}.npy",
+        model.predict(entry.samples(4)[0], verbose=0),
+    )
     return "done"
 
 
@@ -38,7 +43,11 @@ def main():
     results = {}
     for name in names:
         try:
-            results[name] = trained(ENTRIES[name]) if what == "train" else predicted(ENTRIES[name], pathlib.Path(folder))
+            results[name] = (
+                trained(ENTRIES[name])
+                if what == "train"
+                else predicted(ENTRIES[name], pathlib.Path(folder))
+            )
         except Exception:
             results[name] = traceback.format_exc()
         keras.utils.clear_session(free_memory=False)

@@ -1,7 +1,9 @@
-"""Every test of this folder with an argument `entry` is run on every entry of the registry; the file it stands in names the property.
+"""Every test of this folder with an argument `entry` is run on every entry of the registry; the
+file it stands in names the property.
 
-pytest tests/conformance                                            a small selection of the registry
-pytest tests/conformance --registry complete --matrix FILE.json     all of it, and the matrix of what came out
+pytest tests/conformance                                            a small selection of the
+registry pytest tests/conformance --registry complete --matrix FILE.json     all of it, and the
+matrix of what came out
 """
 
 import pathlib
@@ -16,24 +18,47 @@ from tests.conformance.registry import BACKEND, ENTRIES
 
 def pytest_addoption(parser):
     group = parser.getgroup("conformance")
-    group.addoption("--registry", default="selected", choices=["selected", "complete"], help="which entries of the registry are checked")
-    group.addoption("--entries", metavar="REGEX", default="", help="those alone in whose kind and name, as `network ResNet 8`, this is found")
-    group.addoption("--matrix", metavar="FILE.json", type=pathlib.Path, help="add what came out to this file")
+    group.addoption(
+        "--registry",
+        default="selected",
+        choices=["selected", "complete"],
+        help="which entries of the registry are checked",
+    )
+    group.addoption(
+        "--entries",
+        metavar="REGEX",
+        default="",
+        help="those alone in whose kind and name, as `network ResNet 8`, this is found",
+    )
+    group.addoption(
+        "--matrix", metavar="FILE.json", type=pathlib.Path, help="add what came out to this file"
+    )
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "compiles: compiles a training step for each entry, so that the plain suite takes fewer of them")
-    config.pluginmanager.register(Gatherer(config.getoption("--matrix", None)), "conformance-gatherer")
+    config.addinivalue_line(
+        "markers",
+        "compiles: compiles a training step for each entry, so that the plain suite takes fewer of"
+        " them",
+    )
+    config.pluginmanager.register(
+        Gatherer(config.getoption("--matrix", None)), "conformance-gatherer"
+    )
 
 
 def pytest_generate_tests(metafunc):
     if "entry" in metafunc.fixturenames:
         complete = metafunc.config.getoption("--registry", "selected") == "complete"
-        # JAX compiles every operation for every shape, so that its plain suite has few models for the other properties too.
+        # JAX compiles every operation for every shape, so that its plain suite has few models for
+        # the other properties too.
         few = BACKEND == "jax" or metafunc.definition.get_closest_marker("compiles")
         level = 2 if complete else 0 if few else 1
         wanted = re.compile(metafunc.config.getoption("--entries", ""))
-        chosen = [entry for entry in ENTRIES.values() if entry.level <= level and wanted.search(f"{entry.kind} {entry.name}")]
+        chosen = [
+            entry
+            for entry in ENTRIES.values()
+            if entry.level <= level and wanted.search(f"{entry.kind} {entry.name}")
+        ]
         metafunc.parametrize("entry", chosen, ids=str)
 
 
@@ -47,7 +72,9 @@ def pytest_runtest_makereport(item, call):
 
 
 class Gatherer:
-    """Takes up the results of a run, in the process that reports; writes them now and then, so that a run that is stopped keeps them."""
+    """Takes up the results of a run, in the process that reports; writes them now and then, so that
+    a run that is stopped keeps them.
+    """
 
     def __init__(self, path):
         self.path = path
@@ -56,7 +83,8 @@ class Gatherer:
         self.started = self.written = time.time()
 
     def matrix(self):
-        # From what was there before, each time: a cell of several tests may be half done at the last writing.
+        # From what was there before, each time: a cell of several tests may be half done at the
+        # last writing.
         matrix = Matrix(self.before.versions, self.before.cells, self.before.seconds)
         matrix.add(self.results, time.time() - self.started)
         return matrix

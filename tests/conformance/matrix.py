@@ -1,13 +1,15 @@
-"""What came out of the properties, entry by entry: gathered over one run or several as JSON, and shown as a table in Markdown.
+"""What came out of the properties, entry by entry: gathered over one run or several as JSON, and
+shown as a table in Markdown.
 
-python -m tests.conformance.matrix      brings docs/conformance.md and README.md up to date with docs/results/conformance
+python -m tests.conformance.matrix      brings docs/conformance.md and README.md up to date with
+docs/results/conformance
 """
 
 import json
 import pathlib
 import re
 
-from keras_ic import files
+from keras_ic import saving
 from tests.conformance.registry import ENTRIES
 from tests.outcome import versions
 
@@ -15,7 +17,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "conformance.md", ROOT / "README.md"
 RESULTS = ROOT / "docs" / "results" / "conformance"
 SIGNS = {"passed": "✓", "skipped": "-", "failed": "NO"}
-WORST = ("failed", "passed", "skipped")  # A cell of several tests is failed if one is, and passed if one is that applies.
+# A cell of several tests is failed if one is, and passed if one is that applies.
+WORST = ("failed", "passed", "skipped")
 
 
 class Matrix:
@@ -40,17 +43,25 @@ class Matrix:
 
     @classmethod
     def so_far(cls, path):
-        """The matrix that a run adds to: that of the file, or a new one if there is none, or other versions made it."""
+        """The matrix that a run adds to: that of the file, or a new one if there is none, or other
+        versions made it.
+        """
         new = cls.new()
-        return cls.read(path) if path is not None and path.exists() and cls.read(path).versions == new.versions else new
+        return (
+            cls.read(path)
+            if path is not None and path.exists() and cls.read(path).versions == new.versions
+            else new
+        )
 
     def write(self, path):
         content = {"versions": self.versions, "seconds": round(self.seconds), "cells": self.cells}
-        with files.replacing(path) as new:
+        with saving.replacing(path) as new:
             new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def add(self, results, seconds):
-        """Takes the results of a run, `(kind, entry, property, outcome, reason)`, in place of what the same cells were before."""
+        """Takes the results of a run, `(kind, entry, property, outcome, reason)`, in place of what
+        the same cells were before.
+        """
         self.seconds += seconds
         new: dict = {}
         for _, entry, name, outcome, reason in results:
@@ -64,14 +75,17 @@ class Matrix:
         rows, columns = ({key.split(" | ")[part] for key in self.cells} for part in (0, 1))
         shown = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         return (
-            f"{len(rows)} models, {len(columns)} properties: {outcomes.count('passed')} passed, {outcomes.count('skipped')} not applicable, "
-            f"{outcomes.count('failed')} failed, {len(rows) * len(columns) - len(outcomes)} not run ({shown})."
+            f"{len(rows)} models, {len(columns)} properties: {outcomes.count('passed')} passed,"
+            f" {outcomes.count('skipped')} not applicable, {outcomes.count('failed')} failed,"
+            f" {len(rows) * len(columns) - len(outcomes)} not run ({shown})."
         )
 
     def table(self):
         properties = sorted({key.split(" | ")[1] for key in self.cells})
         kinds = list(dict.fromkeys(entry.kind for entry in ENTRIES.values()))
-        names = [name for name in ENTRIES if any(f"{name} | {each}" in self.cells for each in properties)]
+        names = [
+            name for name in ENTRIES if any(f"{name} | {each}" in self.cells for each in properties)
+        ]
         names.sort(key=lambda name: kinds.index(ENTRIES[name].kind))
         reasons: dict = {}  # reason -> its number
         lines = [
@@ -88,10 +102,20 @@ class Matrix:
             shown = []
             for each in properties:
                 cell = self.cells.get(f"{name} | {each}")
-                number = reasons.setdefault(cell["reason"], len(reasons) + 1) if cell and cell["reason"] else ""
-                shown.append(f"{SIGNS[cell['outcome']]}{f' ({number})' if number else ''}" if cell else "not run")
+                number = (
+                    reasons.setdefault(cell["reason"], len(reasons) + 1)
+                    if cell and cell["reason"]
+                    else ""
+                )
+                shown.append(
+                    f"{SIGNS[cell['outcome']]}{f' ({number})' if number else ''}"
+                    if cell
+                    else "not run"
+                )
             lines.append(f"| {name} | {' | '.join(shown)} |")
-        return "\n".join([*lines, "", *(f"{number}. {reason}" for reason, number in reasons.items())]).rstrip()
+        return "\n".join(
+            [*lines, "", *(f"{number}. {reason}" for reason, number in reasons.items())]
+        ).rstrip()
 
 
 def page(text):
@@ -102,9 +126,18 @@ def page(text):
         body = Matrix.read(path).table() if path.exists() else "Not run yet."
         return f"<!-- matrix of {mark[1]} -->\n{body}\n<!-- end of the matrix -->"
 
-    text = re.sub(r"<!-- matrix of (\w+) -->\n.*?\n<!-- end of the matrix -->", shown, text, flags=re.DOTALL)
-    summaries = "".join(f"- {Matrix.read(path).summary()}\n" for path in sorted(RESULTS.glob("*.json")))
-    return re.sub(r"(<!-- summaries -->\n).*?(<!-- end of the summaries -->)", lambda mark: mark[1] + summaries + mark[2], text, flags=re.DOTALL)
+    text = re.sub(
+        r"<!-- matrix of (\w+) -->\n.*?\n<!-- end of the matrix -->", shown, text, flags=re.DOTALL
+    )
+    summaries = "".join(
+        f"- {Matrix.read(path).summary()}\n" for path in sorted(RESULTS.glob("*.json"))
+    )
+    return re.sub(
+        r"(<!-- summaries -->\n).*?(<!-- end of the summaries -->)",
+        lambda mark: mark[1] + summaries + mark[2],
+        text,
+        flags=re.DOTALL,
+    )
 
 
 if __name__ == "__main__":

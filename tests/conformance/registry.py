@@ -1,4 +1,6 @@
-"""Every model that the properties of this folder are checked on, each built by one call: see `tests/conformance/conftest.py`."""
+"""Every model that the properties of this folder are checked on, each built by one call: see
+`tests/conformance/conftest.py`.
+"""
 
 import dataclasses
 import functools
@@ -26,14 +28,18 @@ class Entry:
     Attributes:
         name: String, unique.
         kind: String: "layer", "network", "rewritten", "folded" or "hypermodel".
-        make: Function without arguments that builds the model, under the dtype policy and with the seed of the moment.
+        make: Function without arguments that builds the model, under the dtype policy and with the
+            seed of the moment.
         shape: Tuple, the shape of one sample.
-        level: Integer. Those of level 0 are in the plain suite; those of 1 too, but on JAX and for the properties that compile training steps;
-            those of 2 are in the complete registry alone.
-        settles: Whether a new model gets moving statistics of data, so that its outputs depend on its inputs at every depth.
+        level: Integer. Those of level 0 are in the plain suite; those of 1 too, but on JAX and for
+            the properties that compile training steps; those of 2 are in the complete registry
+            alone.
+        settles: Whether a new model gets moving statistics of data, so that its outputs depend on
+            its inputs at every depth.
         takes_ids: Whether the inputs are integers, of which 0 is masked, and not floats.
         builds: Integer, how often it is built when leaks are looked for.
-        deep: Whether it has so many layers that a training step in float32 shows the order in which numbers are summed.
+        deep: Whether it has so many layers that a training step in float32 shows the order in which
+            numbers are summed.
     """
 
     name: str
@@ -56,24 +62,38 @@ class Entry:
         if self.settles:
             key = self.name, seed, keras.config.dtype_policy().name
             if key not in _settled:
-                x = np.random.default_rng(5).normal(size=(16, *self.shape)).astype(keras.config.floatx())
+                x = (
+                    np.random.default_rng(5)
+                    .normal(size=(16, *self.shape))
+                    .astype(keras.config.floatx())
+                )
                 keras_ic.recalibrate(model, x, verbose=0)
                 _settled[key] = model.get_weights()
             model.set_weights(_settled[key])
         return model
 
     def compiled(self, seed=0, **options):
-        """A new model, ready to be trained, as a graph on TensorFlow and compiled on JAX unless the options say otherwise."""
+        """A new model, ready to be trained, as a graph on TensorFlow and compiled on JAX unless the
+        options say otherwise.
+        """
         model = self.built(seed)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss, **{"jit_compile": BACKEND == "jax", **options})
+        model.compile(
+            keras.optimizers.SGD(0.01, momentum=0.9),
+            loss,
+            **{"jit_compile": BACKEND == "jax", **options},
+        )
         return model
 
     def samples(self, size, seed=0):
         """`size` samples and their classes."""
         random = np.random.default_rng(seed)
         shape = (size, *self.shape)
-        x = random.integers(0, 7, shape) if self.takes_ids else random.normal(size=shape).astype("float32")
+        x = (
+            random.integers(0, 7, shape)
+            if self.takes_ids
+            else random.normal(size=shape).astype("float32")
+        )
         return x, random.integers(0, CLASSES, size)
 
 
@@ -89,12 +109,18 @@ def mute(model):
 
 
 def with_policy(model, policy):
-    """The same model with the same weights under another dtype policy. (What a folded network is made of depends on its weights.)
+    """The same model with the same weights under another dtype policy. (What a folded network is
+    made of depends on its weights.)
 
-    By its configuration, since `clone_model` keeps the dtypes of inputs, those of networks within it too.
+    By its configuration, since `clone_model` keeps the dtypes of inputs, those of networks within
+    it too.
     """
-    config = json.dumps(keras.saving.serialize_keras_object(model)).replace('"name": "float32"', f'"name": "{policy}"')
-    config = config.replace('"dtype": "float32"', f'"dtype": "{keras.DTypePolicy(policy).compute_dtype}"')
+    config = json.dumps(keras.saving.serialize_keras_object(model)).replace(
+        '"name": "float32"', f'"name": "{policy}"'
+    )
+    config = config.replace(
+        '"dtype": "float32"', f'"dtype": "{keras.DTypePolicy(policy).compute_dtype}"'
+    )
     other = keras.saving.deserialize_keras_object(json.loads(config))
     other.set_weights(model.get_weights())
     return other
@@ -102,12 +128,23 @@ def with_policy(model, policy):
 
 def _around(shape, configuration):
     """A network of one IC layer with this configuration, between two weight layers."""
-    stack = [keras.Input(shape), layers.Dense(shape[-1], "tanh"), keras_ic.IC(**configuration), layers.Flatten(), layers.Dense(CLASSES)]
+    stack = [
+        keras.Input(shape),
+        layers.Dense(shape[-1], "tanh"),
+        keras_ic.IC(**configuration),
+        layers.Flatten(),
+        layers.Dense(CLASSES),
+    ]
     return keras.Sequential(stack)
 
 
 def _masked():
-    stack = [keras.Input((6,), dtype="int32"), layers.Embedding(7, 4, mask_zero=True), keras_ic.IC(0.2), layers.GlobalAveragePooling1D()]
+    stack = [
+        keras.Input((6,), dtype="int32"),
+        layers.Embedding(7, 4, mask_zero=True),
+        keras_ic.IC(0.2),
+        layers.GlobalAveragePooling1D(),
+    ]
     return keras.Sequential([*stack, layers.Dense(CLASSES)])
 
 
@@ -138,12 +175,25 @@ if BACKEND == "tensorflow":
     CONFIGURATIONS["synchronized"] = (6,), {"synchronized": True}
 
 
-COMPILED = ("default", "regularizers, constraints, initializers", "axis 1", "noise shape", "synchronized")  # in the plain suite too
+# In the plain suite too.
+COMPILED = (
+    "default",
+    "regularizers, constraints, initializers",
+    "axis 1",
+    "noise shape",
+    "synchronized",
+)
 
 
 def _layers():
     for name, (shape, configuration) in CONFIGURATIONS.items():
-        yield Entry(f"IC, {name}", "layer", functools.partial(_around, shape, configuration), shape, 0 if name in COMPILED else 1)
+        yield Entry(
+            f"IC, {name}",
+            "layer",
+            functools.partial(_around, shape, configuration),
+            shape,
+            0 if name in COMPILED else 1,
+        )
     yield Entry("IC, masked", "layer", _masked, (6,), settles=False, takes_ids=True)
 
 
@@ -155,11 +205,42 @@ def _networks():
         resnet = functools.partial(ResNet, input_shape=(8, 8, 3), **common)
         dense = functools.partial(DenseNet, growth_rate=4, input_shape=(4, 4, 3), **common)
         paper = order == "relu-ic-conv"
-        yield Entry(f"ResNet 8, {order}", "network", functools.partial(resnet, 8), (8, 8, 3), 1, builds=100)
-        yield Entry(f"ResNet 11, {order}", "network", functools.partial(resnet, 11), (8, 8, 3), 2, builds=100)
-        yield Entry(f"DenseNet 7, {order}", "network", functools.partial(dense, 7), (4, 4, 3), 1 if paper else 2, builds=100)
-        yield Entry(f"DenseNet-BC 10, {order}", "network", functools.partial(dense, 10, bottleneck=True), (4, 4, 3), 2, builds=100)
-        yield Entry(f"VGG 16, {order}", "network", functools.partial(VGG16, **common), (32, 32, 3), 2, builds=20, deep=True)
+        yield Entry(
+            f"ResNet 8, {order}", "network", functools.partial(resnet, 8), (8, 8, 3), 1, builds=100
+        )
+        yield Entry(
+            f"ResNet 11, {order}",
+            "network",
+            functools.partial(resnet, 11),
+            (8, 8, 3),
+            2,
+            builds=100,
+        )
+        yield Entry(
+            f"DenseNet 7, {order}",
+            "network",
+            functools.partial(dense, 7),
+            (4, 4, 3),
+            1 if paper else 2,
+            builds=100,
+        )
+        yield Entry(
+            f"DenseNet-BC 10, {order}",
+            "network",
+            functools.partial(dense, 10, bottleneck=True),
+            (4, 4, 3),
+            2,
+            builds=100,
+        )
+        yield Entry(
+            f"VGG 16, {order}",
+            "network",
+            functools.partial(VGG16, **common),
+            (32, 32, 3),
+            2,
+            builds=20,
+            deep=True,
+        )
 
 
 def _small():
@@ -169,24 +250,42 @@ def _small():
 def _application(name):
     size = SMALL[name]
     shape = (size, size, 3)
-    network = getattr(keras.applications, name)(weights=None, input_shape=shape, classes=CLASSES, classifier_activation=None)
-    return models.settle(network, np.random.default_rng(5).normal(0.0, 2.0, (8, *shape)).astype(keras.config.floatx()))
+    network = getattr(keras.applications, name)(
+        weights=None, input_shape=shape, classes=CLASSES, classifier_activation=None
+    )
+    return models.settle(
+        network,
+        np.random.default_rng(5).normal(0.0, 2.0, (8, *shape)).astype(keras.config.floatx()),
+    )
 
 
 def _rewritten(make, shape):
     model = keras_ic.rewrite(make(), weights="preserve")
-    keras_ic.calibrate(model, np.random.default_rng(5).normal(size=(16, *shape)).astype(keras.config.floatx()), verbose=0)
+    keras_ic.calibrate(
+        model,
+        np.random.default_rng(5).normal(size=(16, *shape)).astype(keras.config.floatx()),
+        verbose=0,
+    )
     return model
 
 
 def _surgery():
     sources = [("small network", (8, 8, 3), _small, 0, 100)]
-    sources += [(name, (size, size, 3), functools.partial(_application, name), 2, 5) for name, size in SMALL.items()]
+    sources += [
+        (name, (size, size, 3), functools.partial(_application, name), 2, 5)
+        for name, size in SMALL.items()
+    ]
     for name, shape, make, level, builds in sources:
         rewritten = functools.partial(_rewritten, make, shape)
         common = {"level": level, "settles": False, "builds": builds, "deep": level == 2}
         yield Entry(f"{name}, rewritten", "rewritten", rewritten, shape, **common)
-        yield Entry(f"{name}, folded", "folded", lambda make=rewritten: keras_ic.fold(make()), shape, **common)
+        yield Entry(
+            f"{name}, folded",
+            "folded",
+            lambda make=rewritten: keras_ic.fold(make()),
+            shape,
+            **common,
+        )
 
 
 def _hypermodels():
@@ -199,7 +298,9 @@ def _hypermodels():
 
         from keras_ic.tuning import ICResNetHyperModel, SearchSpace
 
-        hypermodel = ICResNetHyperModel(8, SearchSpace(schedules="constant"), classes=CLASSES, input_shape=(8, 8, 3))
+        hypermodel = ICResNetHyperModel(
+            8, SearchSpace(schedules="constant"), classes=CLASSES, input_shape=(8, 8, 3)
+        )
         return hypermodel.build(keras_tuner.HyperParameters())
 
     def rewritten():
@@ -209,7 +310,9 @@ def _hypermodels():
 
         given = _small()
         given.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        return ICHyperModel(given, SearchSpace(schedules="constant"), weights="copy").build(keras_tuner.HyperParameters())
+        return ICHyperModel(given, SearchSpace(schedules="constant"), weights="copy").build(
+            keras_tuner.HyperParameters()
+        )
 
     yield Entry("ICResNetHyperModel", "hypermodel", resnet, (8, 8, 3), 1, builds=100)
     yield Entry("ICHyperModel", "hypermodel", rewritten, (8, 8, 3), 1, builds=100)

@@ -1,4 +1,6 @@
-"""`keras.models.clone_model` gives a model of the same function once it has the weights, and shares none with the given one."""
+"""`keras.models.clone_model` gives a model of the same function once it has the weights, and shares
+none with the given one.
+"""
 
 import keras
 import numpy as np

@@ -1,4 +1,6 @@
-"""A model is built anew from its configuration, written as JSON: the same configuration, the same weights in name and shape."""
+"""A model is built anew from its configuration, written as JSON: the same configuration, the same
+weights in name and shape.
+"""
 
 import json
 import re
@@ -17,4 +19,6 @@ def test_config(entry):
     again = keras.models.model_from_json(text)
     assert type(again) is type(model)
     assert json.loads(again.to_json()) == json.loads(text)
-    assert [described(weight) for weight in again.weights] == [described(weight) for weight in model.weights]
+    assert [described(weight) for weight in again.weights] == [
+        described(weight) for weight in model.weights
+    ]

@@ -1,4 +1,6 @@
-"""With a seed, training comes to the same bits in another process, whose hashing and whose earlier work differ."""
+"""With a seed, training comes to the same bits in another process, whose hashing and whose earlier
+work differ.
+"""
 
 import json
 import os
@@ -18,9 +20,26 @@ ROOT = Path(__file__).parents[2]
 def of_another_process(request, tmp_path_factory):
     """What the child gives for every entry that is checked here, trained in the opposite order."""
     folder = tmp_path_factory.mktemp("determinism")
-    names = [item.callspec.params["entry"].name for item in request.session.items if item.path == request.path]
-    arguments = [sys.executable, "-m", "tests.conformance.child", "train", str(folder), *reversed(names)]
-    done = subprocess.run(arguments, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True, text=True)
+    names = [
+        item.callspec.params["entry"].name
+        for item in request.session.items
+        if item.path == request.path
+    ]
+    arguments = [
+        sys.executable,
+        "-m",
+        "tests.conformance.child",
+        "train",
+        str(folder),
+        *reversed(names),
+    ]
+    done = subprocess.run(
+        arguments,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads((folder / f"train.{keras.backend.backend()}.json").read_text())
 

@@ -17,7 +17,9 @@ def test_frozen(entry):
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
     before = model.get_weights()
-    at_inference, in_training = (to_numpy(ops.stop_gradient(model(x, training=training))) for training in (False, True))
+    at_inference, in_training = (
+        to_numpy(ops.stop_gradient(model(x, training=training))) for training in (False, True)
+    )
     np.testing.assert_array_equal(in_training, at_inference)
     for one, two in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(one, two)

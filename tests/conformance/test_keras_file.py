@@ -1,4 +1,6 @@
-"""A `.keras` file gives back the model: the same predictions, the same weights to the bit, the same masks next."""
+"""A `.keras` file gives back the model: the same predictions, the same weights to the bit, the same
+masks next.
+"""
 
 import keras
 import numpy as np
@@ -18,5 +20,8 @@ def test_keras_file(entry, tmp_path):
     for each in (loaded, model):
         mute(each)  # Keras saves no place in the random stream of its Dropout.
     for training in (False, True):
-        one, two = (to_numpy(keras.ops.stop_gradient(each(x, training=training))) for each in (loaded, model))
+        one, two = (
+            to_numpy(keras.ops.stop_gradient(each(x, training=training)))
+            for each in (loaded, model)
+        )
         np.testing.assert_array_equal(one, two)

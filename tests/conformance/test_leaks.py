@@ -1,4 +1,6 @@
-"""Built over and over and let go, a model leaves nothing behind: a thousand times in the complete registry, large networks fewer."""
+"""Built over and over and let go, a model leaves nothing behind: a thousand times in the complete
+registry, large networks fewer.
+"""
 
 import gc
 import weakref
@@ -27,9 +29,15 @@ def test_leaks(entry, request):
     grown = objects_after(builds) - before
     assert not models
     if keras.backend.backend() == "tensorflow" and has_silu(entry.make()):
-        pytest.skip("TensorFlow keeps each graph that its silu was traced in (tensorflow#97697), so that only the models are looked for")
+        pytest.skip(
+            "TensorFlow keeps each graph that its silu was traced in (tensorflow#97697), so that"
+            " only the models are looked for"
+        )
     assert grown < max(100, builds)  # less than an object a build, where a build makes hundreds
 
 
 def has_silu(model):
-    return any(getattr(layer, "activation", None) is keras.activations.silu for layer in model._flatten_layers())
+    return any(
+        getattr(layer, "activation", None) is keras.activations.silu
+        for layer in model._flatten_layers()
+    )

@@ -23,7 +23,8 @@ def test_masks(entry):
         mask = np.random.default_rng(0).uniform(size=x.shape[:2]) < 0.6
         outputs = None
         for junk in (0.0, 1e30, np.nan):
-            layer.seed_generator.state.assign(ops.convert_to_tensor([3, 5], "uint32"))  # the same masks of the dropout each time
+            # The same masks of the dropout each time.
+            layer.seed_generator.state.assign(ops.convert_to_tensor([3, 5], "uint32"))
             spoiled = np.where(mask[..., np.newaxis], x, junk).astype("float32")
             found = to_numpy(ops.stop_gradient(layer(spoiled, training=True, mask=mask)))[mask]
             assert outputs is None or np.array_equal(found, outputs)

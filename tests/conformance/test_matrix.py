@@ -24,7 +24,9 @@ def test_a_cell_is_the_worst_of_its_tests_and_a_skip_where_nothing_applies():
     assert "| IC, default | ✓ | ✓ |" in table
     assert "| IC, rate 0 | NO | - (1) |" in table
     assert table.endswith("\n1. no float64")
-    assert matrix.summary().startswith("2 models, 2 properties: 2 passed, 1 not applicable, 1 failed, 0 not run (")
+    assert matrix.summary().startswith(
+        "2 models, 2 properties: 2 passed, 1 not applicable, 1 failed, 0 not run ("
+    )
 
 
 def test_a_later_run_replaces_its_cells_and_keeps_the_others(tmp_path):
@@ -37,7 +39,9 @@ def test_a_later_run_replaces_its_cells_and_keeps_the_others(tmp_path):
     later.write(path)
     assert "| IC, rate 0 | ✓ | - (1) |" in Matrix.read(path).table()
     assert Matrix.read(path).seconds == 5
-    path.write_text(path.read_text().replace(f'"keras": "{matrix.versions["keras"]}"', '"keras": "3.0"'))
+    path.write_text(
+        path.read_text().replace(f'"keras": "{matrix.versions["keras"]}"', '"keras": "3.0"')
+    )
     assert Matrix.so_far(path).cells == {}  # other versions, another matrix
     assert json.loads(path.read_text())["cells"] == later.cells
 

@@ -1,4 +1,6 @@
-"""Eager, as a graph and compiled by XLA: the same predictions, and the same masks and weights from a training step; of deep networks in float64."""
+"""Eager, as a graph and compiled by XLA: the same predictions, and the same masks and weights from
+a training step; of deep networks in float64.
+"""
 
 import keras
 import numpy as np
@@ -32,6 +34,10 @@ def test_modes(entry):
         found.append((model.predict_on_batch(x), loss, model.get_weights()))
     for predictions, loss, weights in found[1:]:
         np.testing.assert_allclose(loss, found[0][1], rtol=1e-4)
-        np.testing.assert_allclose(predictions, found[0][0], rtol=1e-3, atol=1e-3 * np.abs(found[0][0]).max())
+        np.testing.assert_allclose(
+            predictions, found[0][0], rtol=1e-3, atol=1e-3 * np.abs(found[0][0]).max()
+        )
         for one, two in zip(weights, found[0][2], strict=True):
-            np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-3 * max(np.abs(two).max(), 1e-3))
+            np.testing.assert_allclose(
+                one, two, rtol=1e-3, atol=1e-3 * max(np.abs(two).max(), 1e-3)
+            )

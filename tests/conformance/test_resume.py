@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ic import files
+from keras_ic import saving
 from tests.conformance.registry import mute
 
 
@@ -13,13 +13,19 @@ def test_resume(entry, tmp_path):
     model = entry.compiled()
     x, y = entry.samples(8)
     model.fit(x, y, batch_size=4, shuffle=False, verbose=0)
-    files.save_model(model, tmp_path / "model.keras")
-    resumed = files.load_model(tmp_path / "model.keras")
+    saving.save_model(model, tmp_path / "model.keras")
+    resumed = saving.load_model(tmp_path / "model.keras")
     if keras.backend.backend() == "tensorflow":
         resumed.jit_compile = False
     for each in (model, resumed):
         if keras.backend.backend() == "torch":
             mute(each)  # Keras's Dropout draws from a generator of the whole process there.
         each.fit(x, y, batch_size=4, initial_epoch=1, epochs=3, shuffle=False, verbose=0)
-    for one, two in zip(model.variables + model.optimizer.variables, resumed.variables + resumed.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(two))
+    for one, two in zip(
+        model.variables + model.optimizer.variables,
+        resumed.variables + resumed.optimizer.variables,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(two)
+        )

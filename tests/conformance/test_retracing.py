@@ -1,4 +1,6 @@
-"""A hundred training steps, the last of each epoch a smaller one: traced in the first epoch and never again."""
+"""A hundred training steps, the last of each epoch a smaller one: traced in the first epoch and
+never again.
+"""
 
 import keras
 import pytest

@@ -16,4 +16,6 @@ def test_saved_model(entry, tmp_path):
     loaded = tf.saved_model.load(str(tmp_path / "exported"))
     served = loaded.serve(tf.cast(x, model.inputs[0].dtype))
     expected = model(x, training=False).numpy()
-    np.testing.assert_allclose(served.numpy(), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        served.numpy(), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
+    )

@@ -1,6 +1,7 @@
 """`predict` from eight threads at once gives each what it gives one alone.
 
-On JAX, `predict` takes the weights of any model away while it runs (Keras 3.15), so that another thread finds none; there, threads call the model.
+On JAX, `predict` takes the weights of any model away while it runs (Keras 3.15), so that another
+thread finds none; there, threads call the model.
 """
 
 import threading
@@ -15,7 +16,11 @@ THREADS = 8
 
 
 def predicted(model, x):
-    return to_numpy(model(x, training=False)) if keras.backend.backend() == "jax" else model.predict(x, verbose=0)
+    return (
+        to_numpy(model(x, training=False))
+        if keras.backend.backend() == "jax"
+        else model.predict(x, verbose=0)
+    )
 
 
 @pytest.mark.compiles

@@ -13,7 +13,9 @@ def test_time_distributed(entry):
     wrapped = layers.TimeDistributed(model)
     together = to_numpy(ops.stop_gradient(wrapped(steps, training=False)))
     apart = to_numpy(ops.stop_gradient(model(x, training=False)))
-    np.testing.assert_allclose(together.reshape(apart.shape), apart, rtol=1e-3, atol=1e-4 * np.abs(apart).max())
+    np.testing.assert_allclose(
+        together.reshape(apart.shape), apart, rtol=1e-3, atol=1e-4 * np.abs(apart).max()
+    )
     learned = to_numpy(ops.stop_gradient(wrapped(steps, training=True)))
     assert learned.shape == together.shape and np.all(np.isfinite(learned))
     assert all(np.all(np.isfinite(weight)) for weight in model.get_weights())

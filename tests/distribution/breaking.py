@@ -11,5 +11,8 @@ class Broken(keras.callbacks.Callback):
         self.step = step
 
     def on_train_batch_end(self, batch, logs=None):
-        if not self.model.distribution.skip and int(self.model.optimizer.iterations.numpy()) == self.step:
+        if (
+            not self.model.distribution.skip
+            and int(self.model.optimizer.iterations.numpy()) == self.step
+        ):
             raise InterruptedError

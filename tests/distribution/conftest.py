@@ -29,9 +29,22 @@ class Job:
         self.processes = []
         folder.mkdir(parents=True, exist_ok=True)
         for index in range(workers):
-            config = {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})} if workers > 1 else {}
+            config = (
+                {
+                    "TF_CONFIG": json.dumps(
+                        {"cluster": cluster, "task": {"type": "worker", "index": index}}
+                    )
+                }
+                if workers > 1
+                else {}
+            )
             # One thread each: more would only wait for one another.
-            threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "2", "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+            threads = {
+                "TF_NUM_INTRAOP_THREADS": "1",
+                "TF_NUM_INTEROP_THREADS": "2",
+                "KERAS_BACKEND": "tensorflow",
+                "TF_CPP_MIN_LOG_LEVEL": "3",
+            }
             with open(folder / f"output{index}.txt", "w") as file:
                 process = subprocess.Popen(
                     [sys.executable, *arguments],
@@ -60,11 +73,15 @@ class Job:
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts a job of the arguments of `python`; whatever happens, none of its processes outlives the test."""
+    """Starts a job of the arguments of `python`; whatever happens, none of its processes outlives
+    the test.
+    """
     jobs = []
 
     def start(arguments, workers=2, environment=None):
-        jobs.append(Job(list(map(str, arguments)), workers, tmp_path / f"output{len(jobs)}", environment))
+        jobs.append(
+            Job(list(map(str, arguments)), workers, tmp_path / f"output{len(jobs)}", environment)
+        )
         return jobs[-1]
 
     yield start
@@ -74,14 +91,29 @@ def start(tmp_path):
 
 @pytest.fixture
 def train(start, tmp_path):
-    """Runs `job.py` to its end in so many processes, and gives what they wrote, the job, and their exit codes."""
+    """Runs `job.py` to its end in so many processes, and gives what they wrote, the job, and their
+    exit codes.
+    """
 
     def train(workers, out, **settings):
         folder = tmp_path / out
         folder.mkdir(exist_ok=True)
-        job = start(["-W", "ignore", "-m", "tests.distribution.job", json.dumps({"out": str(folder), **settings})], workers)
+        job = start(
+            [
+                "-W",
+                "ignore",
+                "-m",
+                "tests.distribution.job",
+                json.dumps({"out": str(folder), **settings}),
+            ],
+            workers,
+        )
         codes = job.wait()
         results = [folder / f"{index}.json" for index in range(workers)]
-        return [json.loads(path.read_text()) if path.exists() else None for path in results], job, codes
+        return (
+            [json.loads(path.read_text()) if path.exists() else None for path in results],
+            job,
+            codes,
+        )
 
     return train

@@ -1,4 +1,5 @@
-"""One process of a job of the tests: trains a small network with all callbacks, and writes what it saw to `OUT/INDEX.json`.
+"""One process of a job of the tests: trains a small network with all callbacks, and writes what it
+saw to `OUT/INDEX.json`.
 
 python -m tests.distribution.job '{"out": "...", "epochs": 3, ...}'
 """
@@ -37,7 +38,10 @@ class Kill(keras.callbacks.Callback):
         self.step, self.number = step, number
 
     def on_train_batch_end(self, batch, logs=None):
-        if not self.model.distribution.skip and int(self.model.optimizer.iterations.numpy()) == self.step:
+        if (
+            not self.model.distribution.skip
+            and int(self.model.optimizer.iterations.numpy()) == self.step
+        ):
             os.kill(os.getpid(), self.number)
 
 
@@ -54,7 +58,12 @@ def main(job):
     index = found.index if found else 0
     keras.utils.set_random_seed(index)  # the chief's weights count
     ic = keras_ic.IC(job["rate"], synchronized=job["synchronized"], seed=3, name="ic")
-    layers = [keras.layers.Dense(8, activation="relu"), ic, keras.layers.Dense(8), keras.layers.Dense(3)]
+    layers = [
+        keras.layers.Dense(8, activation="relu"),
+        ic,
+        keras.layers.Dense(8),
+        keras.layers.Dense(3),
+    ]
     if not job["synchronized"]:
         layers.insert(3, keras.layers.BatchNormalization(name="bn"))
     x, y = data(job["examples"])
@@ -69,15 +78,21 @@ def main(job):
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss, metrics=["accuracy"])
     steps, losses = -(-job["examples"] // job["batch"]), []
-    callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: losses.append(logs))]
+    callbacks = [
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: losses.append(logs))
+    ]
     if not job["stock"]:
         backup = distribution.Backup(out / "backup.keras", every=job["every"])
         _, step = backup.place()
         rest = dataset.skip(step).concatenate(dataset.repeat())
-        signal.signal(signal.SIGTERM, lambda number, frame: setattr(model.distribution, "stop_wanted", True))
+        signal.signal(
+            signal.SIGTERM, lambda number, frame: setattr(model.distribution, "stop_wanted", True)
+        )
         # Each writes into one folder, where the files of two writers would meet.
         writers = [
-            keras.callbacks.ModelCheckpoint(out / "best.keras", monitor="val_loss", save_best_only=True),
+            keras.callbacks.ModelCheckpoint(
+                out / "best.keras", monitor="val_loss", save_best_only=True
+            ),
             keras.callbacks.TensorBoard(out / "logs"),
             keras.callbacks.CSVLogger(out / f"log{index}.csv"),
         ]
@@ -87,7 +102,15 @@ def main(job):
                 callbacks.append(Kill(job[what][1], number))
     else:
         rest = dataset.repeat()
-    model.fit(rest, steps_per_epoch=steps, epochs=job["epochs"], validation_data=dataset, callbacks=callbacks, verbose=2, shuffle=False)
+    model.fit(
+        rest,
+        steps_per_epoch=steps,
+        epochs=job["epochs"],
+        validation_data=dataset,
+        callbacks=callbacks,
+        verbose=2,
+        shuffle=False,
+    )
     evaluated = model.evaluate(dataset, return_dict=True, verbose=0)
     weights = [np.asarray(weight, "float64").ravel().tolist() for weight in model.get_weights()]
     results = {"logs": losses, "evaluated": evaluated, "weights": weights}

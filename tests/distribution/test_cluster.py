@@ -8,7 +8,10 @@ import pytest
 from keras_ic import distribution
 from keras_ic.distribution.cluster import check_port, wait_for_peers
 
-GOOD = {"cluster": {"chief": ["a:1"], "worker": ["b:2", "c:3"]}, "task": {"type": "worker", "index": "1"}}
+GOOD = {
+    "cluster": {"chief": ["a:1"], "worker": ["b:2", "c:3"]},
+    "task": {"type": "worker", "index": "1"},
+}
 
 
 def changed(**parts):
@@ -17,12 +20,19 @@ def changed(**parts):
 
 def test_tf_config():
     found = distribution.cluster({"TF_CONFIG": json.dumps(GOOD)})
-    assert found.addresses == ["a:1", "b:2", "c:3"] and found.index == 2 and not found.is_chief and found.task == ("worker", 1)
+    assert (
+        found.addresses == ["a:1", "b:2", "c:3"]
+        and found.index == 2
+        and not found.is_chief
+        and found.task == ("worker", 1)
+    )
     chief = distribution.cluster({"TF_CONFIG": changed(task={"type": "chief", "index": 0})})
     assert chief.is_chief and chief.jobs == GOOD["cluster"]
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}']
+)
 def test_no_cluster(text):
     assert distribution.cluster({"TF_CONFIG": text}) is None
     assert distribution.cluster({"SLURM_STEP_NUM_TASKS": "1"}) is None
@@ -52,7 +62,12 @@ def test_malformed_tf_config(text, message, monkeypatch):
         distribution.cluster()
 
 
-SLURM = {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "5", "SLURM_STEP_NODELIST": "gpu[08-09],login", "SLURM_STEP_TASKS_PER_NODE": "2(x2),1"}
+SLURM = {
+    "SLURM_PROCID": "2",
+    "SLURM_STEP_NUM_TASKS": "5",
+    "SLURM_STEP_NODELIST": "gpu[08-09],login",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2),1",
+}
 
 
 def test_slurm():
@@ -69,24 +84,43 @@ def test_slurm_is_read_as_by_tensorflow(monkeypatch):
 
     for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
-    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(gpus_per_node=2, gpus_per_task=1, auto_set_gpu=False)
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+        gpus_per_node=2, gpus_per_task=1, auto_set_gpu=False
+    )
     assert resolver.cluster_spec().as_dict() == distribution.cluster().jobs
     assert resolver.get_task_info() == distribution.cluster().task
 
 
 def test_hosts_stand_in_the_order_of_their_ranks():
-    hosts = {**SLURM, "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "n[9-10]", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
+    hosts = {
+        **SLURM,
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_PROCID": "0",
+        "SLURM_STEP_NODELIST": "n[9-10]",
+        "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+    }
     assert distribution.cluster(hosts).addresses == ["n9:8888", "n10:8888"]
 
 
-@pytest.mark.parametrize("change", [{"SLURM_PROCID": "5"}, {"SLURM_STEP_TASKS_PER_NODE": "1"}, {"SLURM_STEP_NODELIST": ""}, {"SLURM_PROCID": "x"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"SLURM_PROCID": "5"},
+        {"SLURM_STEP_TASKS_PER_NODE": "1"},
+        {"SLURM_STEP_NODELIST": ""},
+        {"SLURM_PROCID": "x"},
+    ],
+)
 def test_slurm_variables_that_do_not_fit(change):
     with pytest.raises(ValueError, match=r"do not fit together.*srun.*Received: SLURM_PROCID="):
         distribution.cluster({**SLURM, **change})
 
 
 def here(*ports, index=0):
-    config = {"cluster": {"worker": [f"localhost:{port}" for port in ports]}, "task": {"type": "worker", "index": index}}
+    config = {
+        "cluster": {"worker": [f"localhost:{port}" for port in ports]},
+        "task": {"type": "worker", "index": index},
+    }
     return distribution.cluster({"TF_CONFIG": json.dumps(config)})
 
 
@@ -95,7 +129,10 @@ def test_a_port_in_use():
         taken.bind(("", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ValueError, match=f"port of this task is not to be had.*Received: 'localhost:{port}' of TF_CONFIG"):
+        with pytest.raises(
+            ValueError,
+            match=f"port of this task is not to be had.*Received: 'localhost:{port}' of TF_CONFIG",
+        ):
             check_port(here(port, 1))
     check_port(here(port, 1))
 
@@ -105,7 +142,10 @@ def test_the_chief_waits_for_the_others_and_not_for_ever():
         peer.bind(("localhost", 0))
         port = peer.getsockname()[1]
         begin = time.monotonic()
-        with pytest.raises(distribution.LostPeerError, match=f"did not start within 0.5 seconds.*Received: 'localhost:{port}'"):
+        with pytest.raises(
+            distribution.LostPeerError,
+            match=f"did not start within 0.5 seconds.*Received: 'localhost:{port}'",
+        ):
             wait_for_peers(here(1, port), 0.5)
         assert time.monotonic() - begin < 5
         peer.listen()

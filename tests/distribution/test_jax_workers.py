@@ -14,7 +14,11 @@ def found(job, index):
 
 
 def test_two_devices(start):
-    job = start(PROGRAM, 1, {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"})
+    job = start(
+        PROGRAM,
+        1,
+        {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+    )
     assert job.wait() == [0], job.text(0)
     result = found(job, 0)
     assert result["replicas"] == 2 and result["losses"][-1] < 0.5 * result["losses"][0]

@@ -7,15 +7,23 @@ from keras import layers
 from scipy import stats
 
 import keras_ic
-from keras_ic import distribution, files
+from keras_ic import distribution, saving
 from tests.distribution.breaking import Broken
 
-pytestmark = [pytest.mark.tensorflow_only, pytest.mark.filterwarnings("ignore:.shuffle=True. was passed")]
-LOSS = {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "metrics": ["accuracy"]}
+pytestmark = [
+    pytest.mark.tensorflow_only,
+    pytest.mark.filterwarnings("ignore:.shuffle=True. was passed"),
+]
+LOSS = {
+    "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    "metrics": ["accuracy"],
+}
 
 
 def network(*middle):
-    return keras.Sequential([keras.Input((6,)), layers.Dense(8, activation="relu"), *middle, layers.Dense(3)])
+    return keras.Sequential(
+        [keras.Input((6,)), layers.Dense(8, activation="relu"), *middle, layers.Dense(3)]
+    )
 
 
 def data(rows=40):
@@ -26,13 +34,17 @@ def data(rows=40):
 def dataset(rows=40, batch=8, drop_remainder=False):
     import tensorflow as tf
 
-    return tf.data.Dataset.from_tensor_slices(data(rows)).batch(batch, drop_remainder=drop_remainder)
+    return tf.data.Dataset.from_tensor_slices(data(rows)).batch(
+        batch, drop_remainder=drop_remainder
+    )
 
 
 def prepared(strategy, model, optimizer=None, **kwargs):
     with strategy.scope():
         model = distribution.prepare(model, **kwargs)
-        model.compile(keras.optimizers.SGD(0.1, momentum=0.9) if optimizer is None else optimizer(), **LOSS)
+        model.compile(
+            keras.optimizers.SGD(0.1, momentum=0.9) if optimizer is None else optimizer(), **LOSS
+        )
     return model
 
 
@@ -66,24 +78,33 @@ def test_the_copy_is_alike_and_the_given_model_untouched(strategy, tmp_path):
     copy.fit(dataset(), verbose=0)
     for a, b in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    files.save_model(copy, tmp_path / "copy.keras")
-    loaded = files.load_model(tmp_path / "copy.keras")
-    np.testing.assert_allclose(loaded.predict(data()[0], verbose=0), copy(data()[0]), rtol=1e-5, atol=1e-6)
+    saving.save_model(copy, tmp_path / "copy.keras")
+    loaded = saving.load_model(tmp_path / "copy.keras")
+    np.testing.assert_allclose(
+        loaded.predict(data()[0], verbose=0), copy(data()[0]), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_replicas_equal_one_device_also_on_an_uneven_last_batch(strategy, accumulate):
-    """37 rows: the last batch of 8 has 5, which two replicas share as 4 and 1. Two parts of a batch have statistics of their own, hence no layer."""
+    """37 rows: the last batch of 8 has 5, which two replicas share as 4 and 1. Two parts of a batch
+    have statistics of their own, hence no layer.
+    """
     model = network(*([keras_ic.IC(0, synchronized=True)] if accumulate == 1 else []))
     alone, both = prepared(one(), model), prepared(strategy, model, accumulate=accumulate)
-    histories = [each.fit(dataset(37), epochs=3, validation_data=dataset(37), verbose=0).history for each in (alone, both)]
+    histories = [
+        each.fit(dataset(37), epochs=3, validation_data=dataset(37), verbose=0).history
+        for each in (alone, both)
+    ]
     for name in histories[0]:
         np.testing.assert_allclose(histories[1][name], histories[0][name], atol=1e-5)
     close(both, alone)
 
 
 def test_one_prepared_device_equals_stock_keras():
-    model = network(layers.BatchNormalization(), keras_ic.IC(0.1, seed=3), layers.Dropout(0.2, seed=5))
+    model = network(
+        layers.BatchNormalization(), keras_ic.IC(0.1, seed=3), layers.Dropout(0.2, seed=5)
+    )
     ours, stock = prepared(one(), model), keras.models.clone_model(model)
     stock.set_weights(model.get_weights())
     stock.compile(keras.optimizers.SGD(0.1, momentum=0.9), **LOSS)
@@ -111,7 +132,9 @@ class LossOfEachStep(keras.callbacks.Callback):
 
 
 def test_with_dropout_two_replicas_equal_one_device_in_distribution(strategy):
-    """Steps that change the masks alone. Both replicas get the same examples, so that with equal masks the losses would spread 1.4 times as much."""
+    """Steps that change the masks alone. Both replicas get the same examples, so that with equal
+    masks the losses would spread 1.4 times as much.
+    """
     import tensorflow as tf
 
     model = network(keras_ic.IC(0.5, synchronized=True, seed=1))
@@ -121,7 +144,9 @@ def test_with_dropout_two_replicas_equal_one_device_in_distribution(strategy):
         x, y = (np.concatenate([values, values]) for values in data(4))
         batches = tf.data.Dataset.from_tensors((x, y)).repeat(steps)
         each = LossOfEachStep()
-        prepared(place, model, lambda: keras.optimizers.SGD(0.0)).fit(batches, callbacks=[each], verbose=0)
+        prepared(place, model, lambda: keras.optimizers.SGD(0.0)).fit(
+            batches, callbacks=[each], verbose=0
+        )
         losses[name] = each.losses
     assert len(losses["one"]) == len(losses["two"]) == steps
     assert stats.ks_2samp(losses["one"], losses["two"]).pvalue > 1e-3
@@ -131,14 +156,26 @@ def test_with_dropout_two_replicas_equal_one_device_in_distribution(strategy):
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 def test_xla_inside_the_step_gives_the_same(strategy):
     model = network(layers.BatchNormalization(), keras_ic.IC(0.1, seed=3))
-    plain, compiled = prepared(strategy, model, jit_compile=False), prepared(strategy, model, jit_compile=True)
-    histories = [each.fit(dataset(drop_remainder=True), epochs=2, verbose=0).history for each in (plain, compiled)]
+    plain, compiled = (
+        prepared(strategy, model, jit_compile=False),
+        prepared(strategy, model, jit_compile=True),
+    )
+    histories = [
+        each.fit(dataset(drop_remainder=True), epochs=2, verbose=0).history
+        for each in (plain, compiled)
+    ]
     np.testing.assert_allclose(histories[0]["loss"], histories[1]["loss"], rtol=1e-5)
     close(compiled, plain)
 
 
 def test_statistics_of_stock_batch_normalization_agree(strategy):
-    model = prepared(strategy, network(layers.BatchNormalization(momentum=0.0, name="bn"), keras_ic.IC(0.1, momentum=0.0, name="ic")))
+    model = prepared(
+        strategy,
+        network(
+            layers.BatchNormalization(momentum=0.0, name="bn"),
+            keras_ic.IC(0.1, momentum=0.0, name="ic"),
+        ),
+    )
     model.fit(dataset(8), verbose=0, epochs=1)
     for name in ("bn", "ic"):
         for variable in (model.get_layer(name).moving_mean, model.get_layer(name).moving_variance):
@@ -148,7 +185,12 @@ def test_statistics_of_stock_batch_normalization_agree(strategy):
     again = prepared(strategy, network(layers.BatchNormalization(momentum=0.0, name="bn")))
     inputs = keras.Model(again.inputs[0], again.layers[0].output)(data(8)[0]).numpy()
     again.fit(dataset(8), verbose=0)
-    np.testing.assert_allclose(again.get_layer("bn").moving_variance.numpy(), (inputs[:4].var(0) + inputs[4:].var(0)) / 2, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        again.get_layer("bn").moving_variance.numpy(),
+        (inputs[:4].var(0) + inputs[4:].var(0)) / 2,
+        rtol=1e-4,
+        atol=1e-6,
+    )
 
 
 def test_replicas_draw_different_masks_as_often_as_they_should(strategy):
@@ -156,9 +198,14 @@ def test_replicas_draw_different_masks_as_often_as_they_should(strategy):
     import tensorflow as tf
 
     with strategy.scope():
-        model = distribution.prepare(keras.Sequential([keras.Input((200,)), keras_ic.IC(0.5, seed=1)]))
+        model = distribution.prepare(
+            keras.Sequential([keras.Input((200,)), keras_ic.IC(0.5, seed=1)])
+        )
     layer = model.layers[0]
-    masks = strategy.run(lambda x: layer(x, training=True) == 0, (tf.constant(np.random.default_rng(0).normal(size=(50, 200)).astype("float32")),))
+    masks = strategy.run(
+        lambda x: layer(x, training=True) == 0,
+        (tf.constant(np.random.default_rng(0).normal(size=(50, 200)).astype("float32")),),
+    )
     first, second = (mask.numpy() for mask in strategy.experimental_local_results(masks))
     for mask in (first, second):
         assert abs(mask.mean() - 0.5) < 5 * 0.5 / 100
@@ -181,7 +228,12 @@ def test_stock_callbacks(strategy, tmp_path):
     model.fit(dataset(), validation_data=dataset(), epochs=2, callbacks=callbacks, verbose=0)
     assert (tmp_path / "best.keras").exists() and list((tmp_path / "logs").rglob("events*"))
     again = prepared(strategy, network(keras_ic.IC(0.1)), optimizer)
-    history = again.fit(dataset(), epochs=3, callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")], verbose=0)
+    history = again.fit(
+        dataset(),
+        epochs=3,
+        callbacks=[keras.callbacks.BackupAndRestore(tmp_path / "backup")],
+        verbose=0,
+    )
     assert history.epoch == [2]
 
 
@@ -212,15 +264,25 @@ def test_train_on_batch_and_predict(strategy):
 
 
 def test_backup_within_an_epoch(strategy, tmp_path):
-    """Five steps an epoch, broken after 8, saved every 3: training goes on after the third step of the second epoch."""
+    """Five steps an epoch, broken after 8, saved every 3: training goes on after the third step of
+    the second epoch.
+    """
 
     def run(name, broken=None):
-        model = prepared(strategy, network(keras_ic.IC(0.2, seed=1), layers.Dropout(0.3, seed=2)), lambda: keras.optimizers.Adam(0.01))
+        model = prepared(
+            strategy,
+            network(keras_ic.IC(0.2, seed=1), layers.Dropout(0.3, seed=2)),
+            lambda: keras.optimizers.Adam(0.01),
+        )
         backup = distribution.Backup(tmp_path / f"{name}.keras", every=3)
         epoch, step = backup.place()
         batches = dataset(40).skip(step).concatenate(dataset(40).repeat())
         callbacks = [backup, *([Broken(broken)] if broken else [])]
-        return (epoch, step), model, model.fit(batches, steps_per_epoch=5, epochs=3, callbacks=callbacks, verbose=0).history
+        return (
+            (epoch, step),
+            model,
+            model.fit(batches, steps_per_epoch=5, epochs=3, callbacks=callbacks, verbose=0).history,
+        )
 
     keras.utils.set_random_seed(0)
     place, whole, history = run("whole")
@@ -237,8 +299,12 @@ def test_backup_within_an_epoch(strategy, tmp_path):
 
 
 def test_parts_and_shares_without_examples_teach_nothing(strategy):
-    """A last batch of 2 in 4 parts, and one of 1 on two replicas, with a layer that makes nan of no examples."""
-    model = keras.Sequential([keras.Input((6,)), layers.Dense(8), layers.BatchNormalization(), layers.Dense(3)])
+    """A last batch of 2 in 4 parts, and one of 1 on two replicas, with a layer that makes nan of no
+    examples.
+    """
+    model = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(8), layers.BatchNormalization(), layers.Dense(3)]
+    )
     for where, rows, parts in ((one(), 10, 4), (strategy, 9, 1)):
         each = prepared(where, model, accumulate=parts)
         each.fit(dataset(rows), verbose=0)
@@ -246,7 +312,14 @@ def test_parts_and_shares_without_examples_teach_nothing(strategy):
 
 
 def test_gradients_of_an_embedding_are_accumulated():
-    model = keras.Sequential([keras.Input((4,), dtype="int32"), layers.Embedding(7, 3), layers.Flatten(), layers.Dense(3)])
+    model = keras.Sequential(
+        [
+            keras.Input((4,), dtype="int32"),
+            layers.Embedding(7, 3),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
     x, y = np.random.default_rng(0).integers(0, 7, (16, 4)), np.arange(16) % 3
     whole, parts = prepared(one(), model), prepared(one(), model, accumulate=2)
     for each in (whole, parts):
@@ -261,7 +334,9 @@ class Checkpoint(keras.callbacks.ModelCheckpoint):
 def test_subclasses_of_callbacks_that_write_are_the_chiefs_too():
     from keras_ic.distribution.keras_fit import _is_of_chief
 
-    assert _is_of_chief(Checkpoint("best.keras")) and not _is_of_chief(keras.callbacks.EarlyStopping())
+    assert _is_of_chief(Checkpoint("best.keras")) and not _is_of_chief(
+        keras.callbacks.EarlyStopping()
+    )
 
 
 def test_a_full_disk_leaves_the_last_backup(tmp_path, monkeypatch):
@@ -274,10 +349,12 @@ def test_a_full_disk_leaves_the_last_backup(tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "save_model", full)
+    monkeypatch.setattr(saving, "save_model", full)
     with pytest.raises(OSError, match="No space left"):
         model.fit(dataset(), epochs=2, callbacks=[distribution.Backup(path)], verbose=0)
-    assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == ["backup.keras"]
+    assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == [
+        "backup.keras"
+    ]
 
 
 @pytest.mark.parametrize("what", ["of another network", "cut off", "without its place"])
@@ -289,23 +366,30 @@ def test_bad_backups(tmp_path, what):
     if what == "cut off":
         path.write_bytes(path.read_bytes()[:-100])
     elif what == "without its place":
-        files.save_model(model, path)
+        saving.save_model(model, path)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"could not go on from its backup .*Received: '.*backup.keras'"):
+    with pytest.raises(
+        ValueError, match=r"could not go on from its backup .*Received: '.*backup.keras'"
+    ):
         other.fit(dataset(), epochs=2, callbacks=[distribution.Backup(path)], verbose=0)
     assert path.read_bytes() == before
 
 
-@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # which Keras says of data of unknown length
+# Which Keras says of data of unknown length.
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_backups_that_could_not_be_made_or_used(tmp_path):
     with pytest.raises(ValueError, match=r"must end in `.keras`.*Received: 'b.h5'"):
         distribution.Backup("b.h5")
     for every in (0, -1, "a"):
-        with pytest.raises(ValueError, match=r"`every` must be None or an integer above 0\. Received: every="):
+        with pytest.raises(
+            ValueError, match=r"`every` must be None or an integer above 0\. Received: every="
+        ):
             distribution.Backup("b.keras", every)
     plain = network()
     plain.compile("sgd", **LOSS)
-    with pytest.raises(ValueError, match=r"needs a model of `keras_ic\.distribution\.prepare`\. Received: model"):
+    with pytest.raises(
+        ValueError, match=r"needs a model of `keras_ic\.distribution\.prepare`\. Received: model"
+    ):
         plain.fit(dataset(), callbacks=[distribution.Backup(tmp_path / "b.keras")], verbose=0)
     model = prepared(one(), network())
     unknown = dataset().filter(lambda x, y: True)
@@ -313,9 +397,21 @@ def test_backups_that_could_not_be_made_or_used(tmp_path):
     model.fit(unknown, callbacks=[backup], verbose=0)
     assert backup.place() == (1, 0)
     with pytest.raises(InterruptedError):
-        model.fit(dataset().repeat(), steps_per_epoch=5, callbacks=[distribution.Backup(tmp_path / "c.keras", 2), Broken(8)], verbose=0)
-    with pytest.raises(ValueError, match=r"made in an epoch of 5 steps, not 3; give `steps_per_epoch`\)"):
-        model.fit(dataset().skip(2), epochs=2, callbacks=[distribution.Backup(tmp_path / "c.keras")], verbose=0)
+        model.fit(
+            dataset().repeat(),
+            steps_per_epoch=5,
+            callbacks=[distribution.Backup(tmp_path / "c.keras", 2), Broken(8)],
+            verbose=0,
+        )
+    with pytest.raises(
+        ValueError, match=r"made in an epoch of 5 steps, not 3; give `steps_per_epoch`\)"
+    ):
+        model.fit(
+            dataset().skip(2),
+            epochs=2,
+            callbacks=[distribution.Backup(tmp_path / "c.keras")],
+            verbose=0,
+        )
 
 
 def test_bad_arguments(strategy):
@@ -323,7 +419,9 @@ def test_bad_arguments(strategy):
         distribution.prepare(network(), accumulate=0)
     with pytest.raises(ValueError, match="Received: jit_compile='yes'"):
         distribution.prepare(network(), jit_compile="yes")
-    with pytest.raises(ValueError, match=r"must be a keras\.Model\. Received: model='model\.keras'"):
+    with pytest.raises(
+        ValueError, match=r"must be a keras\.Model\. Received: model='model\.keras'"
+    ):
         distribution.prepare("model.keras")
     with pytest.raises(ValueError, match="must be built"):
         distribution.prepare(keras.Sequential([layers.Dense(2)]))
@@ -340,7 +438,9 @@ def test_bad_arguments(strategy):
 
     closed = Closed(2)
     closed(np.ones((1, 3), "float32"))
-    with pytest.raises(ValueError, match=r"cannot be copied .*Received: model 'closed' of type Closed"):
+    with pytest.raises(
+        ValueError, match=r"cannot be copied .*Received: model 'closed' of type Closed"
+    ):
         distribution.prepare(closed)
     model = distribution.prepare(network())
     model.compile("sgd", **LOSS, steps_per_execution=2)

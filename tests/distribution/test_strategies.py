@@ -20,7 +20,10 @@ def test_kinds():
     one = distribution.strategy("one")
     assert one.num_replicas_in_sync == 1
     mirrored = distribution.strategy("mirrored")
-    assert isinstance(mirrored, tf.distribute.MirroredStrategy) and mirrored.num_replicas_in_sync == 2  # two logical CPUs
+    # Two logical CPUs.
+    assert (
+        isinstance(mirrored, tf.distribute.MirroredStrategy) and mirrored.num_replicas_in_sync == 2
+    )
     automatic = distribution.strategy()
     gpus = len(tf.config.list_logical_devices("GPU"))
     assert automatic.num_replicas_in_sync == max(gpus, 1)
@@ -31,7 +34,9 @@ def test_automatic_takes_all_gpus(monkeypatch):
     import tensorflow as tf
 
     devices = tf.config.list_logical_devices("CPU")
-    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: devices if kind == "GPU" else [])
+    monkeypatch.setattr(
+        tf.config, "list_logical_devices", lambda kind: devices if kind == "GPU" else []
+    )
     assert isinstance(distribution.strategy(), tf.distribute.MirroredStrategy)
 
 
@@ -42,10 +47,16 @@ def test_a_tpu_by_its_name(monkeypatch):
 
     calls = []
     monkeypatch.setenv("TPU_NAME", "pod")
-    monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", lambda tpu: calls.append(tpu) or "resolver")
+    monkeypatch.setattr(
+        tf.distribute.cluster_resolver,
+        "TPUClusterResolver",
+        lambda tpu: calls.append(tpu) or "resolver",
+    )
     monkeypatch.setattr(tf.config, "experimental_connect_to_cluster", calls.append)
     monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", calls.append)
-    monkeypatch.setattr(tf.distribute, "TPUStrategy", lambda resolver: (calls.append(resolver), "strategy")[1])
+    monkeypatch.setattr(
+        tf.distribute, "TPUStrategy", lambda resolver: (calls.append(resolver), "strategy")[1]
+    )
     assert distribution.strategy("tpu") == "strategy"
     assert calls == ["pod", "resolver", "resolver", "resolver"]
 
@@ -53,8 +64,14 @@ def test_a_tpu_by_its_name(monkeypatch):
 @pytest.mark.tensorflow_only
 def test_no_tpu(monkeypatch):
     monkeypatch.setenv("TPU_NAME", "none-of-that-name")
-    monkeypatch.setattr("tensorflow.distribute.cluster_resolver.TPUClusterResolver", lambda tpu: (_ for _ in ()).throw(RuntimeError("no such node")))
-    with pytest.raises(ValueError, match=r"There is no TPU to be had .*no such node.*Received: TPU 'none-of-that-name'"):
+    monkeypatch.setattr(
+        "tensorflow.distribute.cluster_resolver.TPUClusterResolver",
+        lambda tpu: (_ for _ in ()).throw(RuntimeError("no such node")),
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"There is no TPU to be had .*no such node.*Received: TPU 'none-of-that-name'",
+    ):
         distribution.strategy("tpu")
 
 
@@ -82,16 +99,26 @@ def test_jax(monkeypatch):
     import jax
 
     calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: calls.append((args, kwargs)))
+    monkeypatch.setattr(
+        jax.distributed, "initialize", lambda *args, **kwargs: calls.append((args, kwargs))
+    )
     monkeypatch.setattr(strategies, "check_port", lambda found: None)
     try:
         made = distribution.strategy()
-        assert isinstance(made, keras.distribution.DataParallel) and made.num_model_replicas == jax.device_count()
+        assert (
+            isinstance(made, keras.distribution.DataParallel)
+            and made.num_model_replicas == jax.device_count()
+        )
         assert keras.distribution.distribution() is made and not calls
         assert distribution.strategy("one").num_model_replicas == 1
-        monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}')
+        monkeypatch.setenv(
+            "TF_CONFIG",
+            '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}',
+        )
         distribution.strategy(timeout=7, start_timeout=9)
-        assert calls == [(("a:1", 2, 1), {"initialization_timeout": 9, "heartbeat_timeout_seconds": 7})]
+        assert calls == [
+            (("a:1", 2, 1), {"initialization_timeout": 9, "heartbeat_timeout_seconds": 7})
+        ]
         if jax.default_backend() != "tpu":
             with pytest.raises(ValueError, match="There is no TPU to be had"):
                 distribution.strategy("tpu")

@@ -27,7 +27,9 @@ def values(result, name):
 
 
 def test_two_workers_equal_one_process(train, tmp_path):
-    """With the same global batches, synchronized statistics and no dropout, in each of 52 epochs of one step."""
+    """With the same global batches, synchronized statistics and no dropout, in each of 52 epochs of
+    one step.
+    """
     settings = {"epochs": 52, "examples": 16, "batch": 16, "rate": 0.0, "synchronized": True}
     (chief, worker), run, codes = train(2, "two", **settings)
     assert codes == [0, 0], run.text(0) + run.text(1)
@@ -39,7 +41,9 @@ def test_two_workers_equal_one_process(train, tmp_path):
     assert chief == worker
     # Only the chief shows progress and writes.
     assert "Epoch 52/52" in run.text(0) and "Epoch" not in run.text(1)
-    assert (tmp_path / "two" / "best.keras").exists() and len(list((tmp_path / "two" / "logs" / "train").glob("events*"))) == 1
+    assert (tmp_path / "two" / "best.keras").exists() and len(
+        list((tmp_path / "two" / "logs" / "train").glob("events*"))
+    ) == 1
     assert not (tmp_path / "two" / "log1.csv").exists()
     with open(tmp_path / "two" / "log0.csv") as file:
         assert len(list(csv.DictReader(file))) == 52
@@ -54,7 +58,9 @@ def test_uneven_batches_on_four_workers_count_every_example_once(train, tmp_path
     alone = alone_in(tmp_path, settings)
     for name in ("loss", "val_loss", "accuracy", "val_accuracy"):
         np.testing.assert_allclose(values(results[0], name), values(alone, name), atol=1e-5, rtol=0)
-    assert results[0]["evaluated"]["accuracy"] * 61 == pytest.approx(round(results[0]["evaluated"]["accuracy"] * 61), abs=1e-4)
+    assert results[0]["evaluated"]["accuracy"] * 61 == pytest.approx(
+        round(results[0]["evaluated"]["accuracy"] * 61), abs=1e-4
+    )
     same(results[0], alone, atol=1e-5)
 
 
@@ -62,7 +68,9 @@ SETTINGS = {"epochs": 3, "examples": 64, "batch": 16, "every": 1}
 
 
 def test_killed_or_signalled_and_resumed_equals_never_stopped(train):
-    """A worker is killed in the second epoch, then the chief, then a signal comes to a worker; dropout and stock BatchNormalization are on."""
+    """A worker is killed in the second epoch, then the chief, then a signal comes to a worker;
+    dropout and stock BatchNormalization are on.
+    """
     (unbroken, _), _, codes = train(2, "unbroken", **SETTINGS)
     assert codes == [0, 0]
     begin = time.monotonic()
@@ -70,7 +78,10 @@ def test_killed_or_signalled_and_resumed_equals_never_stopped(train):
     assert codes == [76, -9], run.text(0) + run.text(1)
     assert time.monotonic() - begin < 120
     last = run.text(0).splitlines()[-1]
-    assert "Another worker is gone or does not answer; start the same command again" in last and "Received: " in last
+    assert (
+        "Another worker is gone or does not answer; start the same command again" in last
+        and "Received: " in last
+    )
     _, run, codes = train(2, "broken", kill=[0, 7], **SETTINGS)
     assert codes == [-9, 76], run.text(0) + run.text(1)
     _, run, codes = train(2, "broken", terminate=[1, 9], **SETTINGS)
@@ -84,6 +95,8 @@ def test_killed_or_signalled_and_resumed_equals_never_stopped(train):
 
 
 def test_stock_keras_still_needs_prepare(train):
-    """keras#20585. If this fails, Keras has mended it: see which parts of keras_ic/distribution/keras_fit.py can go."""
+    """keras#20585. If this fails, Keras has mended it: see which parts of
+    keras_ic/distribution/keras_fit.py can go.
+    """
     _, _, codes = train(2, "stock", stock=True, epochs=1)
     assert 0 not in codes, "stock `fit` works under MultiWorkerMirroredStrategy now"

@@ -42,7 +42,8 @@ def output(layer, x, training):
 
 
 def assert_near(found, expected, mean, variance):
-    # A mean of so many deviations costs the difference from it so many roundings of float32, however it is taken.
+    # A mean of so many deviations costs the difference from it so many roundings of float32,
+    # however it is taken.
     cancelled = np.abs(mean) / np.sqrt(variance + 1e-3)
     assert np.all(np.abs(found - expected) <= 1e-5 * np.abs(expected) + 5e-7 * (1 + cancelled))
 
@@ -60,14 +61,22 @@ def test_training_and_inference_against_float64(name, shape, epsilon):
     if epsilon == 1e-3:
         assert_near(found, in_float64(wide, mean, variance), mean, variance)
     assert np.all(np.isfinite(found))
-    # The mean is as exact as a sum in float32 is; an outlier of the size of the sum takes its digits from all the others.
+    # The mean is as exact as a sum in float32 is; an outlier of the size of the sum takes its
+    # digits from all the others.
     largest = np.abs(wide).max(0)
-    moving_mean, moving_variance = (weights.astype("float64") for weights in layer.get_weights()[2:])
-    np.testing.assert_allclose(moving_mean, mean / 2, rtol=1e-5, atol=1e-6 * largest.max() + 1e-37)  # and what is subnormal may count as 0
-    np.testing.assert_allclose(moving_variance, (1 + variance) / 2, rtol=1e-4, atol=(1e-6 * largest.max()) ** 2)
+    moving_mean, moving_variance = (
+        weights.astype("float64") for weights in layer.get_weights()[2:]
+    )
+    # And what is subnormal may count as 0.
+    np.testing.assert_allclose(moving_mean, mean / 2, rtol=1e-5, atol=1e-6 * largest.max() + 1e-37)
+    np.testing.assert_allclose(
+        moving_variance, (1 + variance) / 2, rtol=1e-4, atol=(1e-6 * largest.max()) ** 2
+    )
     found = output(layer, x, training=False).reshape(-1, 4)
     if epsilon == 1e-3:
-        assert_near(found, in_float64(wide, moving_mean, moving_variance), moving_mean, moving_variance)
+        assert_near(
+            found, in_float64(wide, moving_mean, moving_variance), moving_mean, moving_variance
+        )
 
 
 def test_values_whose_squares_overflow_give_zeros_and_no_nan():
@@ -76,9 +85,15 @@ def test_values_whose_squares_overflow_give_zeros_and_no_nan():
     np.testing.assert_array_equal(output(layer, x, training=True), np.zeros_like(x))
     mean, variance = layer.get_weights()[2:]
     np.testing.assert_allclose(mean, x.astype("float64").mean(0) / 2, rtol=1e-4, atol=1e24)
-    assert np.all(variance == np.inf)  # which says what it is, and is mended by the statistics of other data
+    # Which says what it is, and is mended by the statistics of other data.
+    assert np.all(variance == np.inf)
     keras_ic.recalibrate(keras.Sequential([keras.Input((4,)), layer]), NORMAL, verbose=0)
-    np.testing.assert_allclose(output(layer, NORMAL, training=False), in_float64(NORMAL, NORMAL.mean(0), NORMAL.var(0)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        output(layer, NORMAL, training=False),
+        in_float64(NORMAL, NORMAL.mean(0), NORMAL.var(0)),
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def test_large_values_at_inference_are_scaled_as_all_others():
@@ -93,7 +108,10 @@ def test_large_values_at_inference_are_scaled_as_all_others():
 def test_one_bad_value_stays_in_its_channel_in_training_and_in_its_place_at_inference(bad, rate):
     x = NORMAL.copy()
     x[5, 1] = bad
-    other, spoiled = keras_ic.IC(rate, momentum=0.5, seed=1), keras_ic.IC(rate, momentum=0.5, seed=1)
+    other, spoiled = (
+        keras_ic.IC(rate, momentum=0.5, seed=1),
+        keras_ic.IC(rate, momentum=0.5, seed=1),
+    )
     expected, found = output(other, NORMAL, training=True), output(spoiled, x, training=True)
     sound = [0, 2, 3]
     np.testing.assert_allclose(found[:, sound], expected[:, sound], rtol=1e-5, atol=1e-6)
@@ -103,7 +121,12 @@ def test_one_bad_value_stays_in_its_channel_in_training_and_in_its_place_at_infe
     found = output(other, x, training=False)
     assert not np.isfinite(found[5, 1])
     x[5, 1] = found[5, 1] = 0
-    np.testing.assert_allclose(np.delete(found, 5, 0), np.delete(output(other, NORMAL, training=False), 5, 0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        np.delete(found, 5, 0),
+        np.delete(output(other, NORMAL, training=False), 5, 0),
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -113,7 +136,9 @@ def test_bad_values_at_masked_positions_reach_nothing(bad):
     layer = keras_ic.IC(0, momentum=0.5)
     found = output_of_masked(layer, np.where(mask[..., np.newaxis], x, bad).astype("float32"), mask)
     valid = x[mask].astype("float64")
-    np.testing.assert_allclose(found[mask], in_float64(valid, valid.mean(0), valid.var(0)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        found[mask], in_float64(valid, valid.mean(0), valid.var(0)), rtol=1e-4, atol=1e-5
+    )
     assert all(np.all(np.isfinite(weight)) for weight in layer.get_weights())
 
 
@@ -124,9 +149,19 @@ def output_of_masked(layer, x, mask):
 FLOATS = st.floats(-(2.0**60), 2.0**60, width=32)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 @given(
-    x=arrays("float32", (6, 3), elements=st.one_of(FLOATS, st.sampled_from([0.0, 1.0, 1e4, -1e4, 16777217.0, 1e-40]))),
+    x=arrays(
+        "float32",
+        (6, 3),
+        elements=st.one_of(FLOATS, st.sampled_from([0.0, 1.0, 1e4, -1e4, 16777217.0, 1e-40])),
+    ),
     shift=st.sampled_from([0.0, 1e3, 1e6]),
     mask=arrays(bool, (6,)),
     masked=st.booleans(),
@@ -136,7 +171,9 @@ def test_the_moving_variance_is_never_negative(x, shift, mask, masked, epsilon):
     layer = keras_ic.IC(0, momentum=0.0, epsilon=epsilon)
     for _ in range(2):
         if masked:
-            found = output_of_masked(layer, (x + np.float32(shift)).reshape(6, 1, 3), mask.reshape(6, 1))
+            found = output_of_masked(
+                layer, (x + np.float32(shift)).reshape(6, 1, 3), mask.reshape(6, 1)
+            )
         else:
             found = output(layer, x + np.float32(shift), training=True)
         variance = layer.get_weights()[3]
@@ -163,7 +200,10 @@ def test_the_synchronized_moving_variance_is_never_negative(request):
         x = tf.constant(NORMAL + np.float32(offset))
         found = step(x)
         assert np.all(layer.get_weights()[3] >= 0)
-        assert all(np.all(np.isfinite(values.numpy())) for values in strategy.experimental_local_results(found))
+        assert all(
+            np.all(np.isfinite(values.numpy()))
+            for values in strategy.experimental_local_results(found)
+        )
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="about stock Keras on torch")

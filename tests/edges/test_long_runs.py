@@ -1,4 +1,6 @@
-"""A thousand steps in half precision: the moving statistics stay those of float64, and a network goes on learning."""
+"""A thousand steps in half precision: the moving statistics stay those of float64, and a network
+goes on learning.
+"""
 
 import keras
 import numpy as np
@@ -11,12 +13,22 @@ from tests.autodiff import to_numpy
 STEPS = 1000
 
 
-@pytest.mark.parametrize(("policy", "tolerance"), [("mixed_float16", 1e-3), ("mixed_bfloat16", 1e-2), ("float16", 0.05)])
+@pytest.mark.parametrize(
+    ("policy", "tolerance"), [("mixed_float16", 1e-3), ("mixed_bfloat16", 1e-2), ("float16", 0.05)]
+)
 def test_moving_statistics_over_a_thousand_batches(policy, tolerance):
-    """`float16` keeps the statistics themselves in 11 bits, in which a small change rounds to none."""
+    """`float16` keeps the statistics in 11 bits, in which a small change rounds to none."""
     random = np.random.default_rng(0)
     compute = keras.DTypePolicy(policy).compute_dtype
-    batches = [to_numpy(ops.cast((random.normal(size=(32, 3)) * [0.1, 1, 30] + [0, 5, -100]).astype("float32"), compute)) for _ in range(20)]
+    batches = [
+        to_numpy(
+            ops.cast(
+                (random.normal(size=(32, 3)) * [0.1, 1, 30] + [0, 5, -100]).astype("float32"),
+                compute,
+            )
+        )
+        for _ in range(20)
+    ]
     layer = keras_ic.IC(0.1, momentum=0.9, dtype=policy, seed=0)
     tensors = [ops.cast(batch, compute) for batch in batches]
     mean, variance = np.zeros(3), np.ones(3)
@@ -37,8 +49,16 @@ def test_a_network_learns_for_a_thousand_steps(policy):
     keras.config.set_dtype_policy(policy)
     random = np.random.default_rng(0)
     y = random.integers(0, 4, 256)
-    x = (random.normal(size=(4, 12))[y] + 0.3 * random.normal(size=(256, 12))).astype("float32") * 50
-    stack = [keras.Input((12,)), keras_ic.IC(0.1, seed=0), layers.Dense(16, "relu"), keras_ic.IC(0.1, seed=1), layers.Dense(4, dtype="float32")]
+    x = (random.normal(size=(4, 12))[y] + 0.3 * random.normal(size=(256, 12))).astype(
+        "float32"
+    ) * 50
+    stack = [
+        keras.Input((12,)),
+        keras_ic.IC(0.1, seed=0),
+        layers.Dense(16, "relu"),
+        keras_ic.IC(0.1, seed=1),
+        layers.Dense(4, dtype="float32"),
+    ]
     model = keras.Sequential(stack)
     optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
     if policy == "mixed_float16":

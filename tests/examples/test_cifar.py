@@ -7,10 +7,27 @@ from tests.scripts import script
 @pytest.mark.tensorflow_only
 def test_compares_the_orders_and_goes_on(tmp_path, capsys):
     main = script("examples/cifar.py").main
-    arguments = ["--data", "digits", "--model", "small", "--epochs", "2", "--seeds", "2", "--rate", "0.1", "--out", str(tmp_path)]
+    arguments = [
+        "--data",
+        "digits",
+        "--model",
+        "small",
+        "--epochs",
+        "2",
+        "--seeds",
+        "2",
+        "--rate",
+        "0.1",
+        "--out",
+        str(tmp_path),
+    ]
     main(arguments)
     table = (tmp_path / "report" / "table.md").read_text()
-    assert "| usual | 2 |" in table and "| relu-ic-conv, rate 0.1 | 2 |" in table and table in capsys.readouterr().out
+    assert (
+        "| usual | 2 |" in table
+        and "| relu-ic-conv, rate 0.1 | 2 |" in table
+        and table in capsys.readouterr().out
+    )
     records = {path: path.read_bytes() for path in tmp_path.glob("*/record.jsonl")}
     assert len(records) == len(experiments.find(tmp_path)) == 4
     main(arguments)

@@ -1,4 +1,6 @@
-"""Each recipe exports a folded network that computes the same in its own runtime, where that is installed."""
+"""Each recipe exports a folded network that computes the same in its own runtime, where that is
+installed.
+"""
 
 import keras
 import pytest
@@ -23,7 +25,9 @@ def recipes():
 
 @pytest.fixture
 def model():
-    """The paper's smallest network: bounds of ReLUs, additions of shifts, and layers that took all up."""
+    """The paper's smallest network: bounds of ReLUs, additions of shifts, and layers that took all
+    up.
+    """
     made = keras_ic.applications.ResNet(8, order="ic", seed=0, input_shape=(16, 16, 3))
     keras_ic.recalibrate(made, models.sample(made, batch=8), verbose=0)
     return made
@@ -43,21 +47,38 @@ def test_recipe(recipes, model, name, tmp_path, capsys):
     assert f"{name}: {tmp_path}" in capsys.readouterr().out
 
 
-def test_what_is_not_installed_or_not_offered_is_left_out_in_one_line(recipes, model, tmp_path, capsys, monkeypatch):
+def test_what_is_not_installed_or_not_offered_is_left_out_in_one_line(
+    recipes, model, tmp_path, capsys, monkeypatch
+):
     def missing(model, x, folder):
         raise ImportError("no module named 'runtime'")
 
     monkeypatch.setitem(recipes.FORMATS, "onnx", missing)
     monkeypatch.setitem(recipes.BACKENDS, "litert", ())
     results = recipes.deploy(model, tmp_path, ["onnx", "litert"])
-    assert results["onnx"] == "left out: no module named 'runtime'" and "does not export" in results["litert"]
+    assert (
+        results["onnx"] == "left out: no module named 'runtime'"
+        and "does not export" in results["litert"]
+    )
     _, onnx, litert = capsys.readouterr().out.splitlines()
-    assert onnx.startswith("onnx is left out") and "pip install" in onnx and litert.startswith("litert is left out")
+    assert (
+        onnx.startswith("onnx is left out")
+        and "pip install" in onnx
+        and litert.startswith("litert is left out")
+    )
 
 
 def test_a_wrong_export_ends_in_an_error(recipes, model, tmp_path, capsys, monkeypatch):
     model.save(tmp_path / "given.keras")
-    wrong = lambda model, x, folder: (folder, keras.ops.convert_to_numpy(model(x, training=False)) * 1.01)  # noqa: E731
+
+    def wrong(model, x, folder):
+        return folder, keras.ops.convert_to_numpy(model(x, training=False)) * 1.01
+
     monkeypatch.setitem(recipes.FORMATS, "onnx", wrong)
-    assert recipes.main([str(tmp_path / "given.keras"), "--out", str(tmp_path / "out"), "--formats", "onnx"]) == 1
+    assert (
+        recipes.main(
+            [str(tmp_path / "given.keras"), "--out", str(tmp_path / "out"), "--formats", "onnx"]
+        )
+        == 1
+    )
     assert "something else than Keras: onnx" in capsys.readouterr().err

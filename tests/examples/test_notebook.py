@@ -14,8 +14,12 @@ def test_the_notebook_runs(tmp_path):
     for package in ("ipykernel", "sklearn", "matplotlib"):
         pytest.importorskip(package)
     notebook = nbformat.read(NOTEBOOK, 4)
-    assert not any(cell.get("outputs") for cell in notebook.cells), "the notebook is kept without outputs"
-    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
+    assert not any(cell.get("outputs") for cell in notebook.cells), (
+        "the notebook is kept without outputs"
+    )
+    nbclient.NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": tmp_path}}
+    ).execute()
     trained = next(cell for cell in notebook.cells if "histories = {}" in cell.source)
     accuracies = trained.outputs[-1]["data"]["text/plain"]
     assert all(float(part.split(":")[1].strip(" }")) > 0.8 for part in accuracies.split(","))

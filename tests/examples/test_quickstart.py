@@ -21,7 +21,9 @@ def test_the_whole_job_in_small(quickstart, tmp_path, capsys):
     record = json.loads((tmp_path / "record.json").read_text())
     assert quickstart.table(record) in said
     assert "the largest difference is 0." in said
-    assert [(run["way"], run["seed"], len(run["accuracy"])) for run in record["runs"]] == [(way, 0, 4) for way in quickstart.WAYS]
+    assert [(run["way"], run["seed"], len(run["accuracy"])) for run in record["runs"]] == [
+        (way, 0, 4) for way in quickstart.WAYS
+    ]
     assert all(run["accuracy"][-1] > 0.8 for run in record["runs"])
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert keras.models.load_model(tmp_path / "ic.keras").output_shape == (None, 10)
@@ -40,7 +42,9 @@ def test_the_networks_differ_in_the_order_alone(quickstart):
     assert [layer.rate for layer in without.layers if hasattr(layer, "rate")] == [0.0] * 3
 
 
-@pytest.mark.parametrize("wrong", [["--epochs", "1"], ["--seeds", "0"], ["--rate", "1"], ["--rate", "much"]])
+@pytest.mark.parametrize(
+    "wrong", [["--epochs", "1"], ["--seeds", "0"], ["--rate", "1"], ["--rate", "much"]]
+)
 def test_wrong_arguments_end_in_one_line(quickstart, wrong, capsys):
     with pytest.raises(SystemExit) as stopped:
         quickstart.main(wrong)

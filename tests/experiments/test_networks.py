@@ -25,15 +25,30 @@ def arrays(model):
 
 
 def test_small_is_the_demos_network_in_both_orders():
-    assert kinds(small(order="usual")) == ["InputLayer", *["Conv2D", "BatchNormalization", "ReLU"] * 3, "Flatten", "Dense"]
+    assert kinds(small(order="usual")) == [
+        "InputLayer",
+        *["Conv2D", "BatchNormalization", "ReLU"] * 3,
+        "Flatten",
+        "Dense",
+    ]
     unit = ["Conv2D", "ReLU", "IndependentComponent"]
-    assert kinds(small()) == ["InputLayer", *unit * 3, "Flatten", "Dense"]  # the last IC layer above Flatten
+    # The last IC layer above Flatten.
+    assert kinds(small()) == ["InputLayer", *unit * 3, "Flatten", "Dense"]
     assert [ic.rate for ic in ic_layers(small(rate=0.1))] == [0.1] * 3
 
 
-@pytest.mark.parametrize("values", [{"model": "small"}, {"model": "resnet8"}, {"model": "densenet10", "order": "usual", "dropout": 0.2}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model": "small"},
+        {"model": "resnet8"},
+        {"model": "densenet10", "order": "usual", "dropout": 0.2},
+    ],
+)
 def test_the_seed_makes_the_network(values):
-    one, two, other = (network(Configuration(**{"seed": seed, **values}), (8, 8, 3), 10) for seed in (5, 5, 6))
+    one, two, other = (
+        network(Configuration(**{"seed": seed, **values}), (8, 8, 3), 10) for seed in (5, 5, 6)
+    )
     for a, b in zip(arrays(one), arrays(two), strict=True):
         np.testing.assert_array_equal(a, b)
     assert any(not np.array_equal(a, b) for a, b in zip(arrays(one), arrays(other), strict=True))
@@ -47,25 +62,42 @@ def test_pythons_random_numbers_and_the_dtype_policy_are_put_back():
     assert random.random() == expected and keras.config.dtype_policy().name == "float32"
 
 
-@pytest.mark.parametrize(("name", "layers"), [("resnet8", 9), ("resnet11", 12), ("vgg16", 16), ("densenet10", 10)])
+@pytest.mark.parametrize(
+    ("name", "layers"), [("resnet8", 9), ("resnet11", 12), ("vgg16", 16), ("densenet10", 10)]
+)
 def test_families(name, layers):
     for order in ("usual", "relu-ic-conv"):
         model = network(Configuration(model=name, order=order), (32, 32, 3), 7)
-        weight_layers = [layer for layer in model.layers if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))]
+        weight_layers = [
+            layer
+            for layer in model.layers
+            if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))
+        ]
         assert len(weight_layers) >= layers - 1 and model.output_shape == (None, 7)
         assert bool(ic_layers(model)) == (order != "usual")
 
 
 @pytest.mark.tensorflow_only
 def test_keras_applications_with_an_l2_penalty():
-    usual, ic = (network(Configuration(model="MobileNetV2", order=order, rate=0.1, weight_decay=1e-3), (32, 32, 3), 5) for order in ("usual", "ic"))
+    usual, ic = (
+        network(
+            Configuration(model="MobileNetV2", order=order, rate=0.1, weight_decay=1e-3),
+            (32, 32, 3),
+            5,
+        )
+        for order in ("usual", "ic")
+    )
     assert usual.output_shape == ic.output_shape == (None, 5)
-    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in ic.layers) and not ic_layers(usual)
+    assert not any(
+        isinstance(layer, keras.layers.BatchNormalization) for layer in ic.layers
+    ) and not ic_layers(usual)
     assert {layer.rate for layer in ic_layers(ic)} == {0.1}
     for model in (usual, ic):
         weight_layers = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
         kernels = [layer for layer in model.layers if isinstance(layer, weight_layers)]
-        expected = sum(1e-3 * np.square(keras.ops.convert_to_numpy(layer.kernel)).sum() for layer in kernels)
+        expected = sum(
+            1e-3 * np.square(keras.ops.convert_to_numpy(layer.kernel)).sum() for layer in kernels
+        )
         assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-4)
     assert usual.layers[-1].activation is keras.activations.linear
 
@@ -76,7 +108,9 @@ def test_networks_with_preprocessing_of_their_own_read_standardized_images(name)
     model = network(Configuration(model=name, order="usual"), (32, 32, 3), 5)
     first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
     images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype("float32")
-    read = keras.Model(model.input, first.input)(images) if first.input is not model.input else images
+    read = (
+        keras.Model(model.input, first.input)(images) if first.input is not model.input else images
+    )
     middle = keras.ops.convert_to_numpy(read)[:, 1:-1, 1:-1]
     assert abs(middle.std() - 1) < 0.05 and abs(middle.mean()) < 0.05
 
@@ -98,7 +132,11 @@ def test_dropout_stands_behind_the_activations_that_follow_a_batch_normalization
     assert kinds(small(order="usual", dropout=0.3)) == ["InputLayer", *unit * 3, "Flatten", "Dense"]
     model = network(Configuration(model="resnet8", order="usual", dropout=0.3), (32, 32, 3), 10)
     names = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
-    assert names == ["stem_relu_dropout", *(f"stage{stage}_block1_conv1_relu_dropout" for stage in (1, 2, 3))]  # none on the sums
+    # None on the sums.
+    assert names == [
+        "stem_relu_dropout",
+        *(f"stage{stage}_block1_conv1_relu_dropout" for stage in (1, 2, 3)),
+    ]
 
 
 def test_batch_normalization_kept_beside_the_ic_layers():
@@ -121,10 +159,20 @@ def test_some_weight_layers_only(which, kept):
 
 def test_rates_by_depth():
     assert rates(Configuration(rate=0.1), 3) == [0.1] * 3
-    np.testing.assert_allclose(rates(Configuration(rate=0.1, rate_depth="rising"), 5), [0, 0.05, 0.1, 0.15, 0.2])
-    np.testing.assert_allclose(rates(Configuration(rate=0.1, rate_depth="falling"), 3), [0.2, 0.1, 0])
-    assert [layer.rate for layer in ic_layers(small(rate=0.1, rate_depth="rising"))] == [0, 0.1, 0.2]
-    np.testing.assert_allclose(rates(Configuration(rate_depth="linear", rates=(0.2, 0)), 3), [0.2, 0.1, 0])
+    np.testing.assert_allclose(
+        rates(Configuration(rate=0.1, rate_depth="rising"), 5), [0, 0.05, 0.1, 0.15, 0.2]
+    )
+    np.testing.assert_allclose(
+        rates(Configuration(rate=0.1, rate_depth="falling"), 3), [0.2, 0.1, 0]
+    )
+    assert [layer.rate for layer in ic_layers(small(rate=0.1, rate_depth="rising"))] == [
+        0,
+        0.1,
+        0.2,
+    ]
+    np.testing.assert_allclose(
+        rates(Configuration(rate_depth="linear", rates=(0.2, 0)), 3), [0.2, 0.1, 0]
+    )
     assert rates(Configuration(rate_depth="stages", rates=(0, 0.1)), 4) == [0, 0, 0.1, 0.1]
     assert rates(Configuration(rate_depth="stages", rates=(0.3, 0.1)), 1) == [0.3]
 
@@ -132,20 +180,40 @@ def test_rates_by_depth():
 @pytest.mark.parametrize("order", ["relu-ic-conv", "ic-conv-relu", "conv-relu-ic"])
 @pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet29"])
 def test_three_parts_are_the_three_stages_of_a_resnet(name, order):
-    model = network(Configuration(model=name, order=order, rate_depth="stages", rates=(0.1, 0.2, 0.3)), (32, 32, 3), 10)
+    model = network(
+        Configuration(model=name, order=order, rate_depth="stages", rates=(0.1, 0.2, 0.3)),
+        (32, 32, 3),
+        10,
+    )
     stages = {"stem_ic": 0.1, "classifier_ic": 0.3}
     for layer in ic_layers(model):
         stage = layer.name.partition("_")[0]
-        assert layer.rate == (stages[layer.name] if layer.name in stages else {"stage1": 0.1, "stage2": 0.2, "stage3": 0.3}[stage]), layer.name
+        assert layer.rate == (
+            stages[layer.name]
+            if layer.name in stages
+            else {"stage1": 0.1, "stage2": 0.2, "stage3": 0.3}[stage]
+        ), layer.name
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"model": "resnet2O"}, r"did you mean 'resnet20'\? Received: model='resnet2O'"),
-        ({"model": "transformer-xl"}, r"`model` must be one of small, vgg16, .* a network of keras.applications\. Received: model='transformer-xl'"),
+        (
+            {"model": "transformer-xl"},
+            (
+                r"`model` must be one of small, vgg16, .* a network of keras.applications\."
+                r" Received: model='transformer-xl'"
+            ),
+        ),
         ({"model": "resnet21"}, r"Received: depth=21"),
-        ({"model": "MobileNet", "order": "conv-relu-ic"}, r'MobileNet comes in the orders "usual" and "ic" alone. Received: order=\'conv-relu-ic\''),
+        (
+            {"model": "MobileNet", "order": "conv-relu-ic"},
+            (
+                r'MobileNet comes in the orders "usual" and "ic" alone. Received:'
+                r" order=\'conv-relu-ic\'"
+            ),
+        ),
     ],
 )
 def test_bad_input(values, message):
@@ -155,5 +223,7 @@ def test_bad_input(values, message):
 
 def test_ic_layers_of_nested_models_in_their_order():
     inner = keras.Sequential([keras.Input((4,)), keras_ic.IC(name="b"), keras.layers.Dense(4)])
-    model = keras.Sequential([keras.Input((4,)), keras_ic.IC(name="a"), inner, keras_ic.IC(name="c")])
+    model = keras.Sequential(
+        [keras.Input((4,)), keras_ic.IC(name="a"), inner, keras_ic.IC(name="c")]
+    )
     assert sorted(layer.name for layer in ic_layers(model)) == ["a", "b", "c"]

@@ -10,7 +10,13 @@ from keras_ic.experiments.record import append, begin
 def head(**values):
     configuration = Configuration(**{"epochs": 3, **values}).to_dict()
     seed = configuration.pop("seed")
-    return {"configuration": configuration, "seed": seed, "versions": {"keras": "3"}, "parameters": 9, "steps": 2}
+    return {
+        "configuration": configuration,
+        "seed": seed,
+        "versions": {"keras": "3"},
+        "parameters": 9,
+        "steps": 2,
+    }
 
 
 def epoch(number, accuracy=0.5, **values):
@@ -20,7 +26,9 @@ def epoch(number, accuracy=0.5, **values):
 
 def write(folder, *lines):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "record.jsonl").write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+    (folder / "record.jsonl").write_text(
+        "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)
+    )
     return folder
 
 
@@ -36,7 +44,9 @@ def test_read(tmp_path):
 def test_recalibrated_is_the_last_line(tmp_path):
     lines = [head(recalibrate=True), epoch(1), epoch(2), epoch(3)]
     assert not read(write(tmp_path, *lines)).is_finished
-    record = read(write(tmp_path, *lines, {"recalibrated": {"val_loss": 1.5, "val_accuracy": 0.75}}))
+    record = read(
+        write(tmp_path, *lines, {"recalibrated": {"val_loss": 1.5, "val_accuracy": 0.75}})
+    )
     assert record.is_finished and record.recalibrated == {"val_loss": 1.5, "val_accuracy": 0.75}
 
 
@@ -77,7 +87,9 @@ def test_a_line_that_was_being_written_does_not_count(tmp_path):
 )
 def test_damaged_lines_are_named(tmp_path, lines, number):
     folder = write(tmp_path / "run", *lines)
-    with pytest.raises(ValueError, match=rf"^line {number} of this record is damaged .*Received: '.*record.jsonl'$"):
+    with pytest.raises(
+        ValueError, match=rf"^line {number} of this record is damaged .*Received: '.*record.jsonl'$"
+    ):
         read(folder)
 
 
@@ -86,9 +98,15 @@ def test_find(tmp_path):
     write(tmp_path / "runs" / "deep" / "a", head(seed=2))
     write(tmp_path / "other", head(seed=3))
     assert [record.configuration.seed for record in find(tmp_path / "runs")] == [1, 2]
-    assert [record.configuration.seed for record in find([tmp_path / "other", str(tmp_path / "runs"), tmp_path])] == [3, 1, 2]
+    assert [
+        record.configuration.seed
+        for record in find([tmp_path / "other", str(tmp_path / "runs"), tmp_path])
+    ] == [3, 1, 2]
     (tmp_path / "empty").mkdir()
-    for path, message in ((tmp_path / "empty", "There is no record.jsonl in these folders"), (tmp_path / "no", "This is no folder")):
+    for path, message in (
+        (tmp_path / "empty", "There is no record.jsonl in these folders"),
+        (tmp_path / "no", "This is no folder"),
+    ):
         with pytest.raises(ValueError, match=rf"{message}.*Received: '?{path}'?$"):
             find(path)
     with pytest.raises(ValueError, match=r"There is no record of a run here; .*Received: "):

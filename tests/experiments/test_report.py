@@ -17,7 +17,10 @@ def runs(folder, curves, **values):
     """Records of made-up accuracy curves, one a seed."""
     for seed, curve in enumerate(curves):
         values = {**values, "seed": seed, "epochs": len(curve)}
-        lines = [epoch(number, accuracy, step_seconds=0.01 * number) for number, accuracy in enumerate(curve, 1)]
+        lines = [
+            epoch(number, accuracy, step_seconds=0.01 * number)
+            for number, accuracy in enumerate(curve, 1)
+        ]
         if values.get("recalibrate"):
             lines.append({"recalibrated": {"val_loss": 1.0, "val_accuracy": curve[-1] + 0.01}})
         write(folder / str(next(FOLDERS)), head(**values), *lines)
@@ -31,35 +34,64 @@ def test_the_figures_of_a_table(tmp_path):
     runs(tmp_path, IC, order="ic", rate=0.1)
     runs(tmp_path, USUAL, order="usual")
     usual, ic = summarize(find(tmp_path))
-    assert (usual.label, ic.label, usual.baseline, ic.baseline) == ("usual", "relu-ic-conv, rate 0.1", None, "usual")
+    assert (usual.label, ic.label, usual.baseline, ic.baseline) == (
+        "usual",
+        "relu-ic-conv, rate 0.1",
+        None,
+        "usual",
+    )
     np.testing.assert_allclose([usual.final, usual.best, usual.last_tenth], [[40, 50]] * 3)
     assert (usual.first_epochs, ic.first_epochs) == ([None, 4], [2, None])  # at 45 %
     np.testing.assert_allclose(ic.difference, 52 - 45)
-    # Welch: t = 7 / sqrt(128 / 2 + 50 / 2), with 64 + 25 squared over 64 ** 2 + 25 ** 2 degrees of freedom.
+    # Welch: t = 7 / sqrt(128 / 2 + 50 / 2), with 64 + 25 squared over 64 ** 2 + 25 ** 2 degrees of
+    # freedom.
     t, freedom = 7 / math.sqrt(64 + 25), 89**2 / (64**2 + 25**2)
     x = np.linspace(t, 4000, 4_000_001)
-    density = math.gamma((freedom + 1) / 2) / math.sqrt(freedom * math.pi) / math.gamma(freedom / 2) * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
+    density = (
+        math.gamma((freedom + 1) / 2)
+        / math.sqrt(freedom * math.pi)
+        / math.gamma(freedom / 2)
+        * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
+    )
     assert ic.p_value == pytest.approx(2 * np.trapezoid(density, x), abs=2e-3)
     np.testing.assert_allclose(ic.minutes, [[1, 2, 3, 4]] * 2)
     np.testing.assert_allclose(ic.step_milliseconds, [25, 25])
 
 
 def test_minutes_do_not_count_a_pause(tmp_path):
-    write(tmp_path / "run", head(), *(epoch(number, seconds=600.0 if number == 2 else 30.0) for number in (1, 2, 3)))
+    write(
+        tmp_path / "run",
+        head(),
+        *(epoch(number, seconds=600.0 if number == 2 else 30.0) for number in (1, 2, 3)),
+    )
     np.testing.assert_allclose(summarize(find(tmp_path))[0].minutes, [[0.5, 1, 1.5]])
 
 
 def test_trainings_on_imagenet(tmp_path):
     for order, accuracy in (("usual", 0.5), ("ic", 0.6)):
-        configuration = Recipe(order=order, epochs=3, warmup_epochs=1, batch=64, dtype="float32").to_dict()
-        top = {**head(), "configuration": configuration, "seed": configuration.pop("seed"), "replicas": 2}
-        write(tmp_path / order, top, *(epoch(number, accuracy, val_top5=0.9, damaged=0) for number in (1, 2, 3)))
+        configuration = Recipe(
+            order=order, epochs=3, warmup_epochs=1, batch=64, dtype="float32"
+        ).to_dict()
+        top = {
+            **head(),
+            "configuration": configuration,
+            "seed": configuration.pop("seed"),
+            "replicas": 2,
+        }
+        write(
+            tmp_path / order,
+            top,
+            *(epoch(number, accuracy, val_top5=0.9, damaged=0) for number in (1, 2, 3)),
+        )
     write(tmp_path / "digits", head(), *(epoch(number) for number in (1, 2, 3)))
     digits, usual, ic = report(tmp_path, tmp_path / "out")
     assert (digits.top5, usual.top5, ic.baseline) == ([], [90.0], "usual")
     np.testing.assert_allclose(ic.difference, 10)
     table = (tmp_path / "out" / "table.md").read_text()
-    assert "## resnet50 on imagenet2012 at 224 pixels, 3 epochs\n\nAll with batch 64, warmup epochs 1, dtype float32." in table
+    assert (
+        "## resnet50 on imagenet2012 at 224 pixels, 3 epochs\n\nAll with batch 64, warmup epochs 1,"
+        " dtype float32." in table
+    )
     assert "| relu-ic-conv, rate 0.05 | 1 | 60.00 | 90.00 |" in table
 
 
@@ -88,7 +120,9 @@ def test_the_baseline_has_the_same_recipe(tmp_path):
         "usual": None,
         "usual, learning rate 0.01": None,
         "usual, dropout 0.1": "usual",
-        "relu-ic-conv, rate 0.05, learning rate 0.01, rate schedule anneal": "usual, learning rate 0.01",
+        "relu-ic-conv, rate 0.05, learning rate 0.01, rate schedule anneal": (
+            "usual, learning rate 0.01"
+        ),
         "relu-ic-conv, rate 0.05, schedule cosine": None,
     }
 
@@ -113,13 +147,31 @@ def test_report(tmp_path):
     text = (tmp_path / "report" / "table.md").read_text()
     assert "## resnet20 on cifar10, 4 epochs\n\nAll with batch 32, recalibrate True.\n" in text
     assert "## vgg16 on cifar100, 1,000 images, 4 epochs" in text
-    rows = [line for line in text.splitlines() if line.startswith("| usual") or line.startswith("| relu-ic")]
-    assert rows[0].split(" | ")[1:6] == ["2", "45.00 ± 7.07", "45.00 ± 7.07", "45.00 ± 7.07", "never, 4"]
+    rows = [
+        line
+        for line in text.splitlines()
+        if line.startswith("| usual") or line.startswith("| relu-ic")
+    ]
+    assert rows[0].split(" | ")[1:6] == [
+        "2",
+        "45.00 ± 7.07",
+        "45.00 ± 7.07",
+        "45.00 ± 7.07",
+        "never, 4",
+    ]
     assert rows[1].split(" | ")[-3:-1] == ["53.00 ± 11.31", "+7.00"]
-    assert "Left out, since not finished (epochs): begun (1 of 9)." in text and "Versions: keras 3." in text
+    assert (
+        "Left out, since not finished (epochs): begun (1 of 9)." in text
+        and "Versions: keras 3." in text
+    )
     values = json.loads((tmp_path / "report" / "summary.json").read_text())
     assert [value["label"] for value in values] == [summary.label for summary in summaries]
-    assert statistics.mean(values[1]["final"]) == pytest.approx(52) and values[1]["curves"][0] == [30, 46, 50, 60]
+    assert statistics.mean(values[1]["final"]) == pytest.approx(52) and values[1]["curves"][0] == [
+        30,
+        46,
+        50,
+        60,
+    ]
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
         "resnet20-on-cifar10-4-epochs.png",
         "summary.json",
@@ -138,15 +190,27 @@ def test_nothing_to_report(tmp_path):
 def test_the_same_run_twice(tmp_path):
     for name in ("a", "b"):
         write(tmp_path / name, head(epochs=1), epoch(1))
-    with pytest.raises(ValueError, match=r"Two folders hold the same run; .*Received: '.*a' and '.*b'$"):
+    with pytest.raises(
+        ValueError, match=r"Two folders hold the same run; .*Received: '.*a' and '.*b'$"
+    ):
         summarize(find(tmp_path))
 
 
 def test_every_configuration_has_a_label_of_its_own(tmp_path):
-    made = grid(epochs=1, order=["usual", "ic", "conv-relu-ic"], rate=[0, 0.1], schedule=["steps", "cosine"], recalibrate=[True, False])
+    made = grid(
+        epochs=1,
+        order=["usual", "ic", "conv-relu-ic"],
+        rate=[0, 0.1],
+        schedule=["steps", "cosine"],
+        recalibrate=[True, False],
+    )
     for number, configuration in enumerate(made):
         values = configuration.to_dict()
-        lines = [epoch(1)] + ([{"recalibrated": {"val_loss": 1, "val_accuracy": 0.5}}] if configuration.recalibrate else [])
+        lines = [epoch(1)] + (
+            [{"recalibrated": {"val_loss": 1, "val_accuracy": 0.5}}]
+            if configuration.recalibrate
+            else []
+        )
         write(tmp_path / str(number), head(**values), *lines)
     labels = [summary.label for summary in summarize(find(tmp_path))]
     assert len(set(labels)) == len(labels) == len(made)

@@ -1,4 +1,6 @@
-"""TF_CONFIG and the variables of SLURM, whatever they hold: a cluster with this process in it, none, or one clear error."""
+"""TF_CONFIG and the variables of SLURM, whatever they hold: a cluster with this process in it,
+none, or one clear error.
+"""
 
 import json
 import string
@@ -9,8 +11,17 @@ from hypothesis import strategies as st
 
 from keras_ic.distribution import cluster
 
-FUZZ = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck), max_examples=400)
-WHOLE = {"cluster": {"chief": ["a:1"], "worker": ["b:2222", "c:2222"]}, "task": {"type": "worker", "index": 1}}
+FUZZ = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    max_examples=400,
+)
+WHOLE = {
+    "cluster": {"chief": ["a:1"], "worker": ["b:2222", "c:2222"]},
+    "task": {"type": "worker", "index": 1},
+}
 
 
 def check(environment):
@@ -43,11 +54,22 @@ def test_one_other_character(place, character):
     check({"TF_CONFIG": text[:place] + character + text[place + 1 :]})
 
 
-LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(["worker", "chief", "ps", "", "a:1", "a:b:3", "a:²", "1"]))
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.sampled_from(["worker", "chief", "ps", "", "a:1", "a:b:3", "a:²", "1"]),
+)
 JSON = st.recursive(
     LEAVES,
     lambda part: st.one_of(
-        st.lists(part, max_size=3), st.dictionaries(st.sampled_from(["cluster", "task", "type", "index", "chief", "worker"]), part, max_size=3)
+        st.lists(part, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["cluster", "task", "type", "index", "chief", "worker"]),
+            part,
+            max_size=3,
+        ),
     ),
     max_leaves=10,
 )
@@ -65,7 +87,16 @@ def test_any_json(jobs, task):
     check({"TF_CONFIG": json.dumps(jobs)})
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"cluster":' * 100_000, "NaN", "1" * 10_000, '{"cluster": {"worker": ["\\ud800:1"]}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"cluster":' * 100_000,
+        "NaN",
+        "1" * 10_000,
+        '{"cluster": {"worker": ["\\ud800:1"]}}',
+    ],
+)
 def test_other_text(text):
     assert not check({"TF_CONFIG": text})
 
@@ -87,5 +118,10 @@ SIZES = st.one_of(st.sampled_from(["0", "1", "2", "3", "-1", "", "two", "²", "9
 @example(rank="0", tasks="2", hosts="n[1-2]", counts="1(x2)", port="70000")
 @example(rank="0", tasks="2", hosts="n[1-99999999]", counts="1(x99999999)", port="")
 def test_slurm(rank, tasks, hosts, counts, port):
-    environment = {"SLURM_PROCID": rank, "SLURM_STEP_NUM_TASKS": tasks, "SLURM_STEP_NODELIST": hosts, "SLURM_STEP_TASKS_PER_NODE": counts}
+    environment = {
+        "SLURM_PROCID": rank,
+        "SLURM_STEP_NUM_TASKS": tasks,
+        "SLURM_STEP_NODELIST": hosts,
+        "SLURM_STEP_TASKS_PER_NODE": counts,
+    }
     check({**environment, **({"KERAS_IC_PORT": port} if port else {})})

@@ -1,4 +1,6 @@
-"""Killed with SIGKILL at random moments, again and again: nothing is lost, nothing is half written. `make faults` kills 200 times."""
+"""Killed with SIGKILL at random moments, again and again: nothing is lost, nothing is half written.
+`make faults` kills 200 times.
+"""
 
 import json
 import multiprocessing
@@ -10,13 +12,16 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ic import experiments, files
+from keras_ic import experiments, saving
 from tests.faults import jobs
 
 KILLS = int(os.environ.get("IC_KILLS", "4")) // 4  # of each of the four
 SEED = int(os.environ.get("IC_SEED", "0"))
 
-pytestmark = [pytest.mark.tensorflow_only, pytest.mark.skipif(os.name != "posix", reason="needs a fork server")]
+pytestmark = [
+    pytest.mark.tensorflow_only,
+    pytest.mark.skipif(os.name != "posix", reason="needs a fork server"),
+]
 
 
 class Killer:
@@ -55,7 +60,9 @@ def killer():
 
 
 def kill_often(killer, job, unbroken, tmp_path, check):
-    """Kills the job so often, in one folder until it ends and then in another, and checks each folder after each kill, and at the end."""
+    """Kills the job so often, in one folder until it ends and then in another, and checks each
+    folder after each kill, and at the end.
+    """
     duration = killer.seconds(job, unbroken)
     check(unbroken)
     before, folder = killer.kills, tmp_path / "0"
@@ -84,8 +91,12 @@ def without_times(value):
 
 
 def assert_same_model(path, other):
-    one, two = files.load_model(path), files.load_model(other)
-    for a, b in zip(one.variables + one.optimizer.variables, two.variables + two.optimizer.variables, strict=True):
+    one, two = saving.load_model(path), saving.load_model(other)
+    for a, b in zip(
+        one.variables + one.optimizer.variables,
+        two.variables + two.optimizer.variables,
+        strict=True,
+    ):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b))
 
 
@@ -98,7 +109,7 @@ def test_training(killer, tmp_path):
             assert done == without_times(experiments.read(unbroken).epochs)[: len(done)]
         for name in ("checkpoint.keras", "model.keras"):
             if (folder / name).exists():
-                assert int(files.load_model(folder / name).optimizer.iterations) // 2 <= len(done)
+                assert int(saving.load_model(folder / name).optimizer.iterations) // 2 <= len(done)
         if ended:
             assert sorted(path.name for path in folder.iterdir()) == ["model.keras", "record.jsonl"]
             assert len(done) == 4
@@ -120,10 +131,12 @@ def test_tuning(killer, tmp_path):
         assert done == without_times(lines(unbroken / "trials.jsonl"))[: len(done)]
         for path in folder.rglob("*.keras"):
             if not path.name.startswith("."):
-                files.load_model(path)
+                saving.load_model(path)
         if ended:
             assert len(done) == 2
-            assert without_times(json.loads((folder / "best.json").read_text())) == without_times(json.loads((unbroken / "best.json").read_text()))
+            assert without_times(json.loads((folder / "best.json").read_text())) == without_times(
+                json.loads((unbroken / "best.json").read_text())
+            )
             assert_same_model(folder / "best.keras", unbroken / "best.keras")
             assert not [path.name for path in folder.rglob(".*")]
 
@@ -143,8 +156,8 @@ def test_recalibrating(killer, tmp_path):
         if not path.exists():
             assert not ended
             return
-        weights = files.load_model(path).get_weights()
-        changed = files.load_model(unbroken / "model.keras").get_weights()
+        weights = saving.load_model(path).get_weights()
+        changed = saving.load_model(unbroken / "model.keras").get_weights()
         assert equal(weights, changed) or (equal(weights, given) and not ended)
         if ended:
             assert [path.name for path in folder.iterdir()] == ["model.keras"]
@@ -172,6 +185,15 @@ def test_saving(killer, tmp_path):
         process.join()
         assert process.exitcode == -9
         noted = json.loads((tmp_path / "saved.json").read_text())
-        found = {value for weight in files.load_model(tmp_path / "model.keras").get_weights() for value in np.unique(weight)}
+        found = {
+            value
+            for weight in saving.load_model(tmp_path / "model.keras").get_weights()
+            for value in np.unique(weight)
+        }
         assert found in ({float(noted)}, {noted + 1.0})
-    assert {path.name for path in tmp_path.iterdir()} <= {"model.keras", "saved.json", ".model.partial.keras", ".saved.partial.json"}
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "model.keras",
+        "saved.json",
+        ".model.partial.keras",
+        ".saved.partial.json",
+    }

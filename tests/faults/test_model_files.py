@@ -1,4 +1,4 @@
-"""Damaged and hostile `.keras` files: one clear error or the right model, and never code that runs."""
+"""Damaged and hostile `.keras` files: one clear error or the right model, never code that runs."""
 
 import contextlib
 import io
@@ -14,10 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import keras_ic
-from keras_ic import files
+from keras_ic import saving
 from keras_ic.cli import main
 
-FUZZ = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(
+    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 X = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
 
 
@@ -26,19 +28,23 @@ def saved(tmp_path_factory):
     """A model file, its bytes, and what the model predicts."""
     path = tmp_path_factory.mktemp("faults") / "model.keras"
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((4,)), keras_ic.IC(0.1, name="ic"), keras.layers.Dense(3, name="dense")])
-    files.save_model(model, path)
+    model = keras.Sequential(
+        [keras.Input((4,)), keras_ic.IC(0.1, name="ic"), keras.layers.Dense(3, name="dense")]
+    )
+    saving.save_model(model, path)
     return path, path.read_bytes(), model.predict(X, verbose=0)
 
 
 def is_refused(path, predictions):
     """Whether the file is refused in one clear line; if not, it holds the right model."""
     try:
-        model = files.load_model(path)
+        model = saving.load_model(path)
     except ValueError as error:
         assert "\n" not in str(error) and str(error).endswith(f"Received: {str(path)!r}")
         return True
-    np.testing.assert_array_equal(keras.ops.convert_to_numpy(keras.ops.stop_gradient(model(X))), predictions)
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(keras.ops.stop_gradient(model(X))), predictions
+    )
     return False
 
 
@@ -68,7 +74,11 @@ def test_cut_at_every_percent(saved, tmp_path):
 
 
 @settings(FUZZ, max_examples=150)
-@given(place=st.floats(0, 1, exclude_max=True), flips=st.integers(1, 255), length=st.sampled_from([1, 1, 1, 2, 16]))
+@given(
+    place=st.floats(0, 1, exclude_max=True),
+    flips=st.integers(1, 255),
+    length=st.sampled_from([1, 1, 1, 2, 16]),
+)
 def test_flipped_bytes(saved, tmp_path_factory, place, flips, length):
     _, content, predictions = saved
     start = int(place * len(content))
@@ -80,22 +90,35 @@ def test_flipped_bytes(saved, tmp_path_factory, place, flips, length):
 
 def places(value, path=()):
     """The places in a JSON value, each as the keys that lead there."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, part in inner:
         yield (*path, key)
         yield from places(part, (*path, key))
 
 
 # Numbers are small, so that a network of this size is all that they can ask for.
-VALUES = st.one_of(st.none(), st.booleans(), st.integers(-2, 5), st.sampled_from([0.5, "", "x", "relu", "keras", "Dense", [], {}, [1, 2], [None, 3]]))
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 5),
+    st.sampled_from([0.5, "", "x", "relu", "keras", "Dense", [], {}, [1, 2], [None, 3]]),
+)
 
 
 @settings(FUZZ, max_examples=120)
 @given(place=st.floats(0, 1, exclude_max=True), is_deleted=st.booleans(), value=VALUES)
-def test_sound_archives_with_another_configuration(saved, tmp_path_factory, place, is_deleted, value):
+def test_sound_archives_with_another_configuration(
+    saved, tmp_path_factory, place, is_deleted, value
+):
     source, *_ = saved
     with zipfile.ZipFile(source) as archive:
-        config = json.loads(archive.read(files.CONFIG))
+        config = json.loads(archive.read(saving.CONFIG))
     found = list(places(config))
     *parents, last = found[int(place * len(found))]
     part = config
@@ -105,7 +128,9 @@ def test_sound_archives_with_another_configuration(saved, tmp_path_factory, plac
         del part[last]
     else:
         part[last] = value
-    path = with_members(source, tmp_path_factory.getbasetemp() / "other.keras", config=json.dumps(config))
+    path = with_members(
+        source, tmp_path_factory.getbasetemp() / "other.keras", config=json.dumps(config)
+    )
     code, error = inspected(path)
     assert (code, len(error)) in ((0, 0), (2, 1)), error
     if code:
@@ -115,39 +140,126 @@ def test_sound_archives_with_another_configuration(saved, tmp_path_factory, plac
 @settings(FUZZ, max_examples=40)
 @given(states=st.recursive(VALUES, lambda part: st.lists(part, max_size=3), max_leaves=6))
 def test_sound_archives_with_other_random_states(saved, tmp_path_factory, states):
-    path = with_members(saved[0], tmp_path_factory.getbasetemp() / "states.keras", keras_ic_random_states=json.dumps(states))
+    path = with_members(
+        saved[0],
+        tmp_path_factory.getbasetemp() / "states.keras",
+        keras_ic_random_states=json.dumps(states),
+    )
     is_refused(path, saved[2])
 
 
 def hostile(target):
     """Configurations of a layer that would write a file, if anything in them were run."""
     command = f"touch {target}"
-    code = keras.utils.python_utils.func_dump(eval(f"lambda x: __import__('os').system({command!r})")) if hasattr(keras.utils, "python_utils") else ""
-    serialized = {"class_name": "__lambda__", "config": {"code": code[0] if code else "", "defaults": None, "closure": None}}
-    yield "lambda layer", {"module": "keras.layers", "class_name": "Lambda", "config": {"name": "l", "function": serialized}}
-    yield "lambda", {"module": "builtins", "class_name": "__lambda__", "config": {"value": code[0] if code else ""}}
-    yield "os.system", {"module": "os", "class_name": "system", "config": command, "registered_name": "system"}
-    yield "a function", {"module": "os", "class_name": "function", "config": "system", "registered_name": "function"}
-    yield "builtins.exec", {"module": "builtins", "class_name": "exec", "config": {"object": f"import os; os.system({command!r})"}}
-    yield "subprocess", {"module": "subprocess", "class_name": "Popen", "config": {"args": ["touch", str(target)]}}
+    code = (
+        keras.utils.python_utils.func_dump(eval(f"lambda x: __import__('os').system({command!r})"))
+        if hasattr(keras.utils, "python_utils")
+        else ""
+    )
+    serialized = {
+        "class_name": "__lambda__",
+        "config": {"code": code[0] if code else "", "defaults": None, "closure": None},
+    }
+    yield (
+        "lambda layer",
+        {
+            "module": "keras.layers",
+            "class_name": "Lambda",
+            "config": {"name": "l", "function": serialized},
+        },
+    )
+    yield (
+        "lambda",
+        {
+            "module": "builtins",
+            "class_name": "__lambda__",
+            "config": {"value": code[0] if code else ""},
+        },
+    )
+    yield (
+        "os.system",
+        {
+            "module": "os",
+            "class_name": "system",
+            "config": command,
+            "registered_name": "system",
+        },
+    )
+    yield (
+        "a function",
+        {
+            "module": "os",
+            "class_name": "function",
+            "config": "system",
+            "registered_name": "function",
+        },
+    )
+    yield (
+        "builtins.exec",
+        {
+            "module": "builtins",
+            "class_name": "exec",
+            "config": {"object": f"import os; os.system({command!r})"},
+        },
+    )
+    yield (
+        "subprocess",
+        {
+            "module": "subprocess",
+            "class_name": "Popen",
+            "config": {"args": ["touch", str(target)]},
+        },
+    )
     yield (
         "an activation",
         {
             "module": "keras.layers",
             "class_name": "Activation",
-            "config": {"name": "a", "activation": {"module": "os", "class_name": "function", "config": "system", "registered_name": "system"}},
+            "config": {
+                "name": "a",
+                "activation": {
+                    "module": "os",
+                    "class_name": "function",
+                    "config": "system",
+                    "registered_name": "system",
+                },
+            },
         },
     )
-    yield "a download", {"module": "keras.utils", "class_name": "function", "config": "get_file", "registered_name": "get_file"}
+    yield (
+        "a download",
+        {
+            "module": "keras.utils",
+            "class_name": "function",
+            "config": "get_file",
+            "registered_name": "get_file",
+        },
+    )
 
 
-@pytest.mark.parametrize("name", ["lambda layer", "lambda", "os.system", "a function", "builtins.exec", "subprocess", "an activation", "a download"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lambda layer",
+        "lambda",
+        "os.system",
+        "a function",
+        "builtins.exec",
+        "subprocess",
+        "an activation",
+        "a download",
+    ],
+)
 def test_code_in_a_configuration_is_not_run(saved, tmp_path, name):
     target = tmp_path / "was_run"
     layer = dict(hostile(target))[name]
     with zipfile.ZipFile(saved[0]) as archive:
-        config = json.loads(archive.read(files.CONFIG))
-    config["config"]["layers"][-1] = {"registered_name": None, "build_config": {"input_shape": [None, 4]}, **layer}
+        config = json.loads(archive.read(saving.CONFIG))
+    config["config"]["layers"][-1] = {
+        "registered_name": None,
+        "build_config": {"input_shape": [None, 4]},
+        **layer,
+    }
     path = with_members(saved[0], tmp_path / "hostile.keras", config=json.dumps(config))
     code, error = inspected(path)
     assert (code, len(error)) == (2, 1) and "Received: " in error[0]
@@ -185,6 +297,8 @@ def test_weights_do_not_come_from_another_file(saved, tmp_path):
         kernel = weights["layers/dense/vars"]
         del kernel["0"]
         kernel["0"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "kernel")
-    path = with_members(saved[0], tmp_path / "linked.keras", model=(tmp_path / "model.weights.h5").read_bytes())
+    path = with_members(
+        saved[0], tmp_path / "linked.keras", model=(tmp_path / "model.weights.h5").read_bytes()
+    )
     code, error = inspected(path)
     assert (code, len(error)) == (2, 1) and "Received: " in error[0]

@@ -1,4 +1,4 @@
-"""Damaged records of runs: one clear error that names file and line, or the epochs that are whole."""
+"""Damaged records of runs: one clear error with file and line, or the epochs that are whole."""
 
 import json
 import math
@@ -10,17 +10,32 @@ from hypothesis import strategies as st
 from keras_ic import experiments
 from keras_ic.experiments import record as records
 
-FUZZ = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(
+    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A run of three epochs."""
     configuration = experiments.Configuration(data="digits", model="small", epochs=3).to_dict()
-    head = {"configuration": configuration, "seed": configuration.pop("seed"), "versions": {"keras": "3"}, "parameters": 9, "steps": 2}
+    head = {
+        "configuration": configuration,
+        "seed": configuration.pop("seed"),
+        "versions": {"keras": "3"},
+        "parameters": 9,
+        "steps": 2,
+    }
     records.begin(tmp_path / "run", head, [])
     for epoch in (1, 2, 3):
-        values = {"loss": 0.5 / epoch, "accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.6, "seconds": 1.5, "step_seconds": 0.25}
+        values = {
+            "loss": 0.5 / epoch,
+            "accuracy": 0.7,
+            "val_loss": 0.6,
+            "val_accuracy": 0.6,
+            "seconds": 1.5,
+            "step_seconds": 0.25,
+        }
         records.append(tmp_path / "run", {"epoch": epoch, **values})
     return tmp_path / "run"
 
@@ -61,13 +76,20 @@ def test_flipped_bytes(folder, place, flips):
     path.write_bytes(content)
     if found is not None:
         assert [epoch["epoch"] for epoch in found.epochs] == list(range(1, len(found.epochs) + 1))
-        assert all(isinstance(value, float) or value in (1, 2, 3) for epoch in found.epochs for value in epoch.values())
+        assert all(
+            isinstance(value, float) or value in (1, 2, 3)
+            for epoch in found.epochs
+            for value in epoch.values()
+        )
 
 
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
     lambda part: st.one_of(
-        st.lists(part, max_size=3), st.dictionaries(st.sampled_from(["configuration", "seed", "epoch", "loss", "x"]), part, max_size=3)
+        st.lists(part, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["configuration", "seed", "epoch", "loss", "x"]), part, max_size=3
+        ),
     ),
     max_leaves=8,
 )
@@ -89,7 +111,9 @@ def test_other_values(folder, line, key, value):
     path.write_text(content)
 
 
-@pytest.mark.parametrize("line", ["[" * 100_000, '{"a":' * 100_000, "\x00", "1" * 10_000, "nan", '"\\ud800"', "{}"])
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, '{"a":' * 100_000, "\x00", "1" * 10_000, "nan", '"\\ud800"', "{}"]
+)
 def test_lines_that_are_no_objects(folder, line):
     path = folder / "record.jsonl"
     content = path.read_text().splitlines()
@@ -103,5 +127,7 @@ def test_a_finished_run_is_not_taken_up_with_a_damaged_record(folder):
     path.write_text(path.read_text().replace('"loss"', '"lass"', 1))
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"line 2 of this record is damaged .*Received: "):
-        experiments.run(experiments.Configuration(data="digits", model="small", epochs=3), folder, verbose=0)
+        experiments.run(
+            experiments.Configuration(data="digits", model="small", epochs=3), folder, verbose=0
+        )
     assert path.read_bytes() == before

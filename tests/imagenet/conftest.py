@@ -1,4 +1,6 @@
-"""Small image sets in all three layouts: classes that differ in colour, so that a network learns them in a few steps."""
+"""Small image sets in all three layouts: classes that differ in colour, so that a network learns
+them in a few steps.
+"""
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ def jpeg(label, number, side=48):
 
     draw = np.random.default_rng([label, number])
     noise = draw.normal(0, 25, (side, side + 16, 3))
-    return tf.io.encode_jpeg(np.clip(np.array(COLOURS[label]) + noise, 0, 255).astype("uint8"), quality=95).numpy()
+    return tf.io.encode_jpeg(
+        np.clip(np.array(COLOURS[label]) + noise, 0, 255).astype("uint8"), quality=95
+    ).numpy()
 
 
 def write_shard(path, examples, names=("image", "label"), first=0):
@@ -24,7 +28,9 @@ def write_shard(path, examples, names=("image", "label"), first=0):
                 names[0]: tf.train.Feature(bytes_list=tf.train.BytesList(value=[content])),
                 names[1]: tf.train.Feature(int64_list=tf.train.Int64List(value=[label + first])),
             }
-            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+            writer.write(
+                tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+            )
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +40,10 @@ def shards(tmp_path_factory):
     for split, counts in (("train", (16, 14, 17, 15)), ("validation", (9, 10))):
         number = 100 * (split == "validation")
         for shard, count in enumerate(counts):
-            examples = [(jpeg(index % 4, number + index), index % 4) for index in range(number, number + count)]
+            examples = [
+                (jpeg(index % 4, number + index), index % 4)
+                for index in range(number, number + count)
+            ]
             number += count
             write_shard(folder / f"{split}-{shard:05d}-of-{len(counts):05d}", examples)
     (folder / "label.labels.txt").write_text("red\ngreen\nblue\nyellow\n")
@@ -49,7 +58,9 @@ def folders(tmp_path_factory):
         for label, name in enumerate(("n01", "n02", "n03", "n04")):
             (folder / split / name).mkdir(parents=True)
             for number in range(count):
-                (folder / split / name / f"{name}_{number}.JPEG").write_bytes(jpeg(label, number + 100 * (split == "val")))
+                (folder / split / name / f"{name}_{number}.JPEG").write_bytes(
+                    jpeg(label, number + 100 * (split == "val"))
+                )
     return folder
 
 

@@ -12,7 +12,20 @@ pytestmark = pytest.mark.tensorflow_only
 
 def test_the_script_trains_and_goes_on_and_its_record_can_be_drawn(folders, tiny, tmp_path, capsys):
     out = tmp_path / "run"
-    arguments = ["--data", str(folders), "--recipe", "small", "--model", "Tiny", "--epochs", "2", "--batch", "8", "--image-size", "32"]
+    arguments = [
+        "--data",
+        str(folders),
+        "--recipe",
+        "small",
+        "--model",
+        "Tiny",
+        "--epochs",
+        "2",
+        "--batch",
+        "8",
+        "--image-size",
+        "32",
+    ]
     arguments += ["--strategy", "one", "--out", str(out)]
     main = script("examples/imagenet.py").main
     assert main(arguments) == 0

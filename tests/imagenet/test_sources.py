@@ -15,22 +15,37 @@ SMALL = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduse
 def test_shards(shards):
     source = imagenet.find(shards, "train")
     assert source.counts == [16, 14, 17, 15] and source.examples == 62
-    assert source.classes == ["red", "green", "blue", "yellow"] and source.features == ("image", "label", 0) and not source.cut_off
+    assert (
+        source.classes == ["red", "green", "blue", "yellow"]
+        and source.features == ("image", "label", 0)
+        and not source.cut_off
+    )
     assert imagenet.find(str(shards), "validation").counts == [9, 10]
 
 
 def test_shards_as_tensorflow_writes_them(tmp_path):
     (tmp_path / "train").mkdir()
-    write_shard(tmp_path / "train" / "train-00000-of-00001", [(jpeg(2, 0), 2)], ("image/encoded", "image/class/label"), 1)
+    write_shard(
+        tmp_path / "train" / "train-00000-of-00001",
+        [(jpeg(2, 0), 2)],
+        ("image/encoded", "image/class/label"),
+        1,
+    )
     source = imagenet.find(tmp_path, "train")
-    assert source.features == ("image/encoded", "image/class/label", 1) and len(source.classes) == 1000
+    assert (
+        source.features == ("image/encoded", "image/class/label", 1) and len(source.classes) == 1000
+    )
     _, classes, _ = next(iter(imagenet.training(source, 1, 32)))
     assert int(classes[0].numpy().argmax()) == 2
 
 
 def test_folders_of_images(folders):
     source = imagenet.find(folders, "train")
-    assert source.examples == 32 and source.classes == ["n01", "n02", "n03", "n04"] and source.labels == [0] * 8 + [1] * 8 + [2] * 8 + [3] * 8
+    assert (
+        source.examples == 32
+        and source.classes == ["n01", "n02", "n03", "n04"]
+        and source.labels == [0] * 8 + [1] * 8 + [2] * 8 + [3] * 8
+    )
     assert imagenet.find(folders, "validation").examples == 12
 
 
@@ -43,16 +58,29 @@ def prepared_set(shards, root, count=None):
         (folder / path.name.replace("train", "tiny-train.tfrecord")).write_bytes(path.read_bytes())
         sizes.append(path.stat().st_size)
     counts = [16, 14, 17, 15]
-    splits = [{"name": "train", "shardLengths": list(map(str, counts)), "numBytes": str(sum(sizes) - 16 * sum(counts))}]
-    (folder / "dataset_info.json").write_text(json.dumps({"name": "tiny", "fileFormat": "tfrecord", "splits": splits}))
+    splits = [
+        {
+            "name": "train",
+            "shardLengths": list(map(str, counts)),
+            "numBytes": str(sum(sizes) - 16 * sum(counts)),
+        }
+    ]
+    (folder / "dataset_info.json").write_text(
+        json.dumps({"name": "tiny", "fileFormat": "tfrecord", "splits": splits})
+    )
     return folder
 
 
 def test_a_prepared_set(shards, tmp_path):
     folder = prepared_set(shards, tmp_path)
     (tmp_path / "tiny" / "1.10.0").mkdir()
-    (tmp_path / "tiny" / "1.10.0" / "dataset_info.json").write_bytes((folder / "dataset_info.json").read_bytes())
-    with pytest.raises(MissingDataError, match=r"4 of 4 shards of this set are not there.*1\.10\.0"):  # the newest version counts
+    (tmp_path / "tiny" / "1.10.0" / "dataset_info.json").write_bytes(
+        (folder / "dataset_info.json").read_bytes()
+    )
+    # The newest version counts.
+    with pytest.raises(
+        MissingDataError, match=r"4 of 4 shards of this set are not there.*1\.10\.0"
+    ):
         imagenet.find("tiny", "train", tmp_path)
     source = imagenet.find(folder, "train")
     assert source.counts == [16, 14, 17, 15] and not source.cut_off
@@ -64,10 +92,15 @@ def test_a_prepared_set(shards, tmp_path):
 
 
 def test_what_is_not_there(tmp_path, shards):
-    for data, match in (("imagenet2012", "put ILSVRC2012_img_train.tar"), ("imagnet", "no set of that name in")):
+    for data, match in (
+        ("imagenet2012", "put ILSVRC2012_img_train.tar"),
+        ("imagnet", "no set of that name in"),
+    ):
         with pytest.raises(MissingDataError, match=f"{match}.*Received: data='{data}'"):
             imagenet.find(data, "train", tmp_path)
-    with pytest.raises(MissingDataError, match=r"no split train: neither shards .* nor a folder train\. Received: "):
+    with pytest.raises(
+        MissingDataError, match=r"no split train: neither shards .* nor a folder train\. Received: "
+    ):
         imagenet.find(tmp_path, "train")
     (tmp_path / "train" / "n01").mkdir(parents=True)
     with pytest.raises(MissingDataError, match="no JPEG file in this folder's classes"):
@@ -87,18 +120,32 @@ def test_names_of_classes_may_have_spaces(shards, tmp_path):
         (tmp_path / path.name).symlink_to(path)
     (tmp_path / "label.labels.txt").unlink()
     (tmp_path / "label.labels.txt").write_text("pink primrose\nenglish marigold\nrose\niris\n")
-    assert imagenet.find(tmp_path, "train").classes == ["pink primrose", "english marigold", "rose", "iris"]
+    assert imagenet.find(tmp_path, "train").classes == [
+        "pink primrose",
+        "english marigold",
+        "rose",
+        "iris",
+    ]
 
 
 def test_a_description_that_is_none(tmp_path):
     (tmp_path / "dataset_info.json").write_text('{"name": "x", "splits": [{"name": "train"}]}')
-    with pytest.raises(ValueError, match=r"damaged, or of another kind \(KeyError: 'shardLengths'\).*Received: "):
+    with pytest.raises(
+        ValueError, match=r"damaged, or of another kind \(KeyError: 'shardLengths'\).*Received: "
+    ):
         imagenet.find(tmp_path, "train")
 
 
-@pytest.mark.skipif(not SMALL.is_dir(), reason="imagenet2012 is not in the folder of tensorflow-datasets")
+@pytest.mark.skipif(
+    not SMALL.is_dir(), reason="imagenet2012 is not in the folder of tensorflow-datasets"
+)
 def test_the_real_set():
     source = imagenet.find("imagenet2012", "validation")
-    assert len(source.classes) == 1000 and source.classes[0] == "n01440764" and source.examples > 0 and not source.cut_off
+    assert (
+        len(source.classes) == 1000
+        and source.classes[0] == "n01440764"
+        and source.examples > 0
+        and not source.cut_off
+    )
     images, classes, weights = next(iter(imagenet.validation(source, 16, 64)))
     assert images.shape == (16, 64, 64, 3) and weights.numpy().all() and classes.numpy().sum() == 16

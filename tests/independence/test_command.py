@@ -13,9 +13,14 @@ from keras_ic.cli import main
 
 @pytest.fixture
 def path(tmp_path):
-    keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras_ic.IC(0.1), keras.layers.Dense(2, name="dense")]).save(
-        tmp_path / "model.keras"
-    )
+    keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras_ic.IC(0.1),
+            keras.layers.Dense(2, name="dense"),
+        ]
+    ).save(tmp_path / "model.keras")
     return str(tmp_path / "model.keras")
 
 
@@ -24,7 +29,22 @@ def test_measure(path, tmp_path, capsys):
     x = np.random.default_rng(0).normal(size=(40, 8, 8, 1)).astype("float32")
     np.savez(tmp_path / "data.npz", x=x)
     outputs = ["-o", str(tmp_path / "out.json"), "--plot", str(tmp_path / "figure.png")]
-    assert main(["measure", path, "--data", str(tmp_path / "data.npz"), "--batch", "20", "--steps", "1", *outputs]) == 0
+    assert (
+        main(
+            [
+                "measure",
+                path,
+                "--data",
+                str(tmp_path / "data.npz"),
+                "--batch",
+                "20",
+                "--steps",
+                "1",
+                *outputs,
+            ]
+        )
+        == 0
+    )
     written = json.loads((tmp_path / "out.json").read_text())
     assert [row["rows"] for row in written["rows"]] == [20, 20]
     expected = keras_ic.measure(keras.models.load_model(path), x, 1, batch_size=20, verbose=0)
@@ -43,8 +63,15 @@ def test_measure_on_standardized_images(path, tmp_path):
     pytest.importorskip("sklearn")
     (train, _), (test, _) = data.digits()
     mean, std = data.channel_statistics(train)
-    expected = keras_ic.measure(keras.models.load_model(path), (test - mean) / std, batch_size=32, verbose=0)
-    assert main(["measure", path, "--data", "digits", "--standardize", "-o", str(tmp_path / "out.json")]) == 0
+    expected = keras_ic.measure(
+        keras.models.load_model(path), (test - mean) / std, batch_size=32, verbose=0
+    )
+    assert (
+        main(
+            ["measure", path, "--data", "digits", "--standardize", "-o", str(tmp_path / "out.json")]
+        )
+        == 0
+    )
     assert json.loads((tmp_path / "out.json").read_text()) == expected.to_dict()
 
 
@@ -81,7 +108,12 @@ def test_standardize_is_not_for_files(path, tmp_path, capsys):
 def test_wrong_data_ends_in_one_line(path, tmp_path, capsys):
     (tmp_path / "damaged.npz").write_bytes(b"PK\x03\x04 no archive")
     np.savez(tmp_path / "unnamed.npz", np.zeros(3))
-    for name in ("cifar", str(tmp_path / "none.npz"), str(tmp_path / "damaged.npz"), str(tmp_path / "unnamed.npz")):
+    for name in (
+        "cifar",
+        str(tmp_path / "none.npz"),
+        str(tmp_path / "damaged.npz"),
+        str(tmp_path / "unnamed.npz"),
+    ):
         assert main(["measure", path, "--data", name]) == 2
         error = capsys.readouterr().err
         assert error.startswith("keras-ic measure: ") and error.count("\n") == 1

@@ -59,7 +59,9 @@ def test_discrete_channels_have_the_information_of_their_joint_distribution():
 
 
 @pytest.mark.parametrize("keep", [0.9, 0.7])
-def test_gates_on_values_without_an_atom_at_0_multiply_information_by_the_square_of_the_keep_probability(keep):
+def test_gates_on_values_without_an_atom_at_0_multiply_information_by_the_squared_keep_probability(
+    keep,
+):
     def gated(rng):
         return tuple(np.where(rng.random(ROWS) < keep, x, 0) for x in normal_pair(0.8, rng))
 
@@ -102,14 +104,21 @@ def test_second_order_of_equally_correlated_channels():
     found = second_order(covariance)
     np.testing.assert_allclose(found["correlation"], r)
     np.testing.assert_allclose(found["correlation_distance"], r)
-    np.testing.assert_allclose(found["covariance_distance"], np.linalg.norm(covariance - np.eye(n)) / np.linalg.norm(np.eye(n)))
+    np.testing.assert_allclose(
+        found["covariance_distance"],
+        np.linalg.norm(covariance - np.eye(n)) / np.linalg.norm(np.eye(n)),
+    )
     np.testing.assert_allclose(found["effective_rank"], np.exp(-np.sum(shares * np.log(shares))))
-    np.testing.assert_allclose(second_order(9 * covariance)["effective_rank"], found["effective_rank"])
+    np.testing.assert_allclose(
+        second_order(9 * covariance)["effective_rank"], found["effective_rank"]
+    )
 
 
 def test_second_order_where_little_exists():
     white = second_order(np.eye(3))
-    assert [white[name] for name in ("correlation", "correlation_distance", "covariance_distance")] == [0, 0, 0]
+    assert [
+        white[name] for name in ("correlation", "correlation_distance", "covariance_distance")
+    ] == [0, 0, 0]
     assert abs(white["effective_rank"] - 3) < 1e-9
     dead = second_order(np.diag([0.0, 4.0, 4.0]))
     assert (dead["constant"], dead["correlation"]) == (1, 0)
@@ -137,11 +146,20 @@ def test_the_reservoir_is_a_uniform_sample():
 
 
 def test_covariance_of_parts_of_any_size_and_of_large_means():
-    values = np.random.default_rng(0).normal(size=(1000, 3)) @ np.array([[1, 2, 0], [0, 1, 1], [0, 0, 0.1]]) + 100
+    values = (
+        np.random.default_rng(0).normal(size=(1000, 3))
+        @ np.array([[1, 2, 0], [0, 1, 1], [0, 0, 0.1]])
+        + 100
+    )
     stream = Stream(rows=10, seed=[0])
     for part in np.split(values, [1, 400, 400, 999]):
         stream.add(part)
-    np.testing.assert_allclose(stream.covariance, np.cov(values.astype("float32").astype("float64").T, bias=True), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        stream.covariance,
+        np.cov(values.astype("float32").astype("float64").T, bias=True),
+        rtol=1e-9,
+        atol=1e-12,
+    )
 
 
 def test_values_that_are_not_finite_are_told():

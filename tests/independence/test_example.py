@@ -19,11 +19,18 @@ def test_the_whole_job_in_small(example, tmp_path, capsys, monkeypatch):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(example, "KEEP", (1.0, 0.7))
-    assert example.main(["--epochs", "1", "--seeds", "1", "--rows", "20000", "--out", str(tmp_path)]) == 0
+    assert (
+        example.main(["--epochs", "1", "--seeds", "1", "--rows", "20000", "--out", str(tmp_path)])
+        == 0
+    )
     record = json.loads((tmp_path / "record.json").read_text())
     assert example.table(record) in capsys.readouterr().out
     assert (tmp_path / "theorem.png").read_bytes().startswith(b"\x89PNG")
-    left = {(form, name): example.ratios(record, form, name)[1][0] for form in example.FORMS for name in ("correlation", "mutual_information")}
+    left = {
+        (form, name): example.ratios(record, form, name)[1][0]
+        for form in example.FORMS
+        for name in ("correlation", "mutual_information")
+    }
     assert abs(left["normalized", "correlation"] - 0.7) < 0.02
     assert abs(left["normalized", "mutual_information"] - 0.49) < 0.05
     assert left["shifted", "correlation"] < 0.5
@@ -33,7 +40,10 @@ def test_the_whole_job_in_small(example, tmp_path, capsys, monkeypatch):
 
 
 def test_the_docs_show_the_table_of_the_record(example):
-    assert example.table(json.loads(RECORD.read_text())) in (ROOT / "docs" / "independence.md").read_text()
+    assert (
+        example.table(json.loads(RECORD.read_text()))
+        in (ROOT / "docs" / "independence.md").read_text()
+    )
 
 
 @pytest.mark.parametrize("wrong", [["--epochs", "0"], ["--seeds", "few"], ["--rows", "1"]])

@@ -55,14 +55,22 @@ def test_inference_agrees_with_the_activations():
     assert [row.layer for row in report.rows[::2]] == ["conv1", "conv2", "dense"]
     assert [row.mode for row in report.rows] == ["training", "inference"] * 3
     for name in ("conv1", "conv2"):
-        values = keras.Model(model.inputs, model.get_layer(name).input).predict(x, verbose=0) if name != "conv1" else x
+        values = (
+            keras.Model(model.inputs, model.get_layer(name).input).predict(x, verbose=0)
+            if name != "conv1"
+            else x
+        )
         row = found[name, "inference"]
         # Each batch gives at most 4096 positions; conv2 has 36 an image, so all of them.
         if name == "conv2":
             assert row.rows == values[..., 0].size
             np.testing.assert_allclose(row.correlation, correlation_of(values), rtol=1e-4)
             covariance = np.cov(values.reshape(-1, 6).T, bias=True)
-            np.testing.assert_allclose(row.covariance_distance, np.linalg.norm(covariance - np.eye(6)) / np.sqrt(6), rtol=1e-4)
+            np.testing.assert_allclose(
+                row.covariance_distance,
+                np.linalg.norm(covariance - np.eye(6)) / np.sqrt(6),
+                rtol=1e-4,
+            )
         assert row.channels == row.sampled == values.shape[-1]
         np.testing.assert_allclose(row.correlation, correlation_of(values), atol=0.02)
     assert found["dense", "inference"].channels == 80
@@ -70,16 +78,26 @@ def test_inference_agrees_with_the_activations():
 
 
 def test_training_mode_normalizes_with_the_batch_and_drops():
-    model = keras.Sequential([keras.Input((3,)), keras_ic.IC(0.4, seed=0, epsilon=1e-6), layers.Dense(2, name="dense")])
+    model = keras.Sequential(
+        [keras.Input((3,)), keras_ic.IC(0.4, seed=0, epsilon=1e-6), layers.Dense(2, name="dense")]
+    )
     x = images(20_000, 1).reshape(-1, 3) * 5
     found = rows_of(keras_ic.measure(model, x, batch_size=20_000, rows=20_000, verbose=0))
     before, after = found["dense", "inference"], found["dense", "training"]
     np.testing.assert_allclose(after.correlation, 0.6 * before.correlation, atol=0.02)
-    np.testing.assert_allclose(after.mutual_information, 0.36 * before.mutual_information, atol=0.02)
-    without = keras.Sequential([keras.Input((3,)), keras_ic.IC(0.0, epsilon=1e-6), layers.Dense(2, name="dense")])
-    row = rows_of(keras_ic.measure(without, x, batch_size=20_000, rows=20_000, verbose=0))["dense", "training"]
+    np.testing.assert_allclose(
+        after.mutual_information, 0.36 * before.mutual_information, atol=0.02
+    )
+    without = keras.Sequential(
+        [keras.Input((3,)), keras_ic.IC(0.0, epsilon=1e-6), layers.Dense(2, name="dense")]
+    )
+    row = rows_of(keras_ic.measure(without, x, batch_size=20_000, rows=20_000, verbose=0))[
+        "dense", "training"
+    ]
     # A covariance that is a correlation matrix: variance 1.
-    np.testing.assert_allclose(row.covariance_distance, row.correlation_distance * np.sqrt(2), rtol=1e-3)
+    np.testing.assert_allclose(
+        row.covariance_distance, row.correlation_distance * np.sqrt(2), rtol=1e-3
+    )
 
 
 def test_nothing_of_the_model_or_of_the_random_state_changes():
@@ -95,10 +113,13 @@ def test_nothing_of_the_model_or_of_the_random_state_changes():
         np.testing.assert_array_equal(before, keras.ops.convert_to_numpy(variable))
     assert (random.getstate(), np.random.get_state()[1].tolist()) == global_state
     first = keras.random.uniform((3,))
-    keras.utils.clear_session(free_memory=False)  # Before Keras 3.13, the seed alone leaves a global generator where it is.
+    # Before Keras 3.13, the seed alone leaves a global generator where it is.
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(1234)
     network(), images(32)
-    np.testing.assert_array_equal(keras.ops.convert_to_numpy(first), keras.ops.convert_to_numpy(keras.random.uniform((3,))))
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(first), keras.ops.convert_to_numpy(keras.random.uniform((3,)))
+    )
 
 
 def test_an_interrupted_pass_leaves_the_model_alone():
@@ -116,7 +137,9 @@ def test_an_interrupted_pass_leaves_the_model_alone():
 def test_the_seed_decides():
     model, x = network(), images(32)
     meter, another = (measuring.Meter(model, channels=4, rows=50, seed=seed) for seed in (0, 1))
-    one, same, other = (each.measure(x, batch_size=16).to_dict() for each in (meter, meter, another))
+    one, same, other = (
+        each.measure(x, batch_size=16).to_dict() for each in (meter, meter, another)
+    )
     for first, second, third in zip(one["rows"], same["rows"], other["rows"], strict=True):
         assert first["rows"] == third["rows"] == (100 if first["layer"] != "dense" else 32)
         assert first == second
@@ -126,12 +149,23 @@ def test_the_seed_decides():
 def test_variance_shift():
     x = images(128, 1).reshape(-1, 3)
     ic = keras_ic.IC(0.2, name="ic")
-    model = keras.Sequential([keras.Input((3,)), ic, layers.Dense(4), layers.Dropout(0.5), layers.BatchNormalization(name="bn"), layers.Dense(2)])
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            ic,
+            layers.Dense(4),
+            layers.Dropout(0.5),
+            layers.BatchNormalization(name="bn"),
+            layers.Dense(2),
+        ]
+    )
     ic.moving_variance.assign([1.0, 4.0, 0.5])
     shift = keras_ic.measure(model, x, **COUNTS).shifts[0]
     ratios = (x.var(0) + ic.epsilon) / (np.array([1.0, 4.0, 0.5]) + ic.epsilon)
     np.testing.assert_allclose(shift.ratio, np.exp(np.log(ratios).mean()), rtol=1e-4)
-    np.testing.assert_allclose((shift.lowest, shift.highest), (ratios.min(), ratios.max()), rtol=1e-4)
+    np.testing.assert_allclose(
+        (shift.lowest, shift.highest), (ratios.min(), ratios.max()), rtol=1e-4
+    )
     np.testing.assert_allclose(shift.shift, np.maximum(ratios, 1 / ratios).mean(), rtol=1e-4)
     keras_ic.recalibrate(model, x, batch_size=128, verbose=0)
     for shift in keras_ic.measure(model, x, **COUNTS).shifts:
@@ -157,10 +191,18 @@ def test_nested_shared_and_inner_layers():
         *(f"attention/{name}" for name in ("query", "key", "value", "attention_output")),
     }
     # Both calls together: the two clouds lie 3 apart.
-    np.testing.assert_allclose(found["shared", "inference"].correlation, correlation_of(np.concatenate([x, y + 3])), rtol=1e-4)
+    np.testing.assert_allclose(
+        found["shared", "inference"].correlation,
+        correlation_of(np.concatenate([x, y + 3])),
+        rtol=1e-4,
+    )
     assert found["shared", "inference"].rows == 80
     assert found["attention/attention_output", "inference"].channels == 6
-    assert (found["timed", "inference"].channels, found["timed", "inference"].rows, found["timed", "inference"].type) == (2, 80, "Dense")
+    assert (
+        found["timed", "inference"].channels,
+        found["timed", "inference"].rows,
+        found["timed", "inference"].type,
+    ) == (2, 80, "Dense")
     assert report.skipped == ()
 
 
@@ -208,7 +250,11 @@ def test_subclassed_models_and_what_cannot_be_measured():
         (layers.Conv1D(2, 1), (3, 4, 5), [2]),
         (layers.DepthwiseConv2D(1), (3, 4, 5, 6), [3]),
         (layers.SeparableConv2D(2, 1, data_format="channels_first"), (3, 4, 5, 6), [1]),
-        (layers.TimeDistributed(layers.Conv1D(2, 1, data_format="channels_first")), (3, 4, 5, 6), [2]),
+        (
+            layers.TimeDistributed(layers.Conv1D(2, 1, data_format="channels_first")),
+            (3, 4, 5, 6),
+            [2],
+        ),
         (layers.SpectralNormalization(layers.Dense(2)), (3, 4), [1]),
         (layers.EinsumDense("abc,cd->abd", (None, 2)), (3, 4, 5), [2]),
         (layers.EinsumDense("abhd,hdo->abo", (None, 2)), (3, 4, 5, 6), [2, 3]),
@@ -226,11 +272,15 @@ def test_channels_on_several_axes_or_not_the_last():
     x = images(30, 1, 30).reshape(30, 2, 5, 3)
     row = rows_of(keras_ic.measure(model, x, verbose=0))["einsum", "inference"]
     assert (row.channels, row.rows) == (6, 150)
-    np.testing.assert_allclose(row.correlation, correlation_of(x.transpose(0, 2, 1, 3).reshape(-1, 6)), rtol=1e-4)
+    np.testing.assert_allclose(
+        row.correlation, correlation_of(x.transpose(0, 2, 1, 3).reshape(-1, 6)), rtol=1e-4
+    )
 
 
 def test_masked_positions_do_not_count():
-    model = keras.Sequential([keras.Input((4, 3)), layers.Masking(0.0), keras_ic.IC(0.1), layers.Dense(2, name="dense")])
+    model = keras.Sequential(
+        [keras.Input((4, 3)), layers.Masking(0.0), keras_ic.IC(0.1), layers.Dense(2, name="dense")]
+    )
     x = images(50, 2).reshape(50, 4, 3)
     x[:, 2:] = 0
     report = keras_ic.measure(model, x, verbose=0)
@@ -246,7 +296,9 @@ def test_the_zeros_of_padding_are_no_values(shared):
     inputs = keras.Input((8, 8, 3))
     outputs = conv(layers.ZeroPadding2D(((2, 1), (0, 3)))(inputs))
     model = keras.Model(inputs, [outputs, conv(inputs)] if shared else outputs)
-    row = rows_of(keras_ic.measure(model, images(16), batch_size=16, rows=5000, verbose=0))["conv", "inference"]
+    row = rows_of(keras_ic.measure(model, images(16), batch_size=16, rows=5000, verbose=0))[
+        "conv", "inference"
+    ]
     # Where the layer reads unpadded values too, nothing is cut.
     assert row.rows == 16 * (8 * 8 + 11 * 11 if shared else 8 * 8)
     if not shared:
@@ -254,7 +306,13 @@ def test_the_zeros_of_padding_are_no_values(shared):
 
 
 def test_a_layer_that_sums_over_the_padded_axis_too_reads_the_zeros():
-    model = keras.Sequential([keras.Input((5, 3)), layers.ZeroPadding1D(1), layers.EinsumDense("abc,bcd->ad", 4, name="dense")])
+    model = keras.Sequential(
+        [
+            keras.Input((5, 3)),
+            layers.ZeroPadding1D(1),
+            layers.EinsumDense("abc,bcd->ad", 4, name="dense"),
+        ]
+    )
     x = np.random.default_rng(0).normal(size=(64, 5, 3)).astype("float32")
     assert rows_of(keras_ic.measure(model, x, verbose=0))["dense", "inference"].channels == 7 * 3
 
@@ -263,7 +321,11 @@ def test_the_ratio_of_one_channel_is_its_own_range(tmp_path):
     pytest.importorskip("matplotlib")
     for seed in range(8):
         model = keras.Sequential([keras.Input((4, 4, 1)), keras_ic.IC(), layers.Conv2D(2, 3)])
-        report = keras_ic.measure(model, 20 * np.random.default_rng(seed).normal(size=(32, 4, 4, 1)).astype("float32"), verbose=0)
+        report = keras_ic.measure(
+            model,
+            20 * np.random.default_rng(seed).normal(size=(32, 4, 4, 1)).astype("float32"),
+            verbose=0,
+        )
         (shift,) = report.shifts
         assert shift.lowest == shift.ratio == shift.highest
     report.plot(tmp_path / "figure.png")
@@ -281,7 +343,9 @@ def test_mixed_precision_and_sizes_that_are_not_known():
     found = rows_of(keras_ic.measure(model, (batch for batch in batches), rows=100, verbose=0))
     assert found["conv1", "inference"].rows == 200
     assert found["conv2", "inference"].rows == 4 * 16 + 100
-    np.testing.assert_allclose(found["conv1", "inference"].correlation, correlation_of(images(100)), atol=0.1)
+    np.testing.assert_allclose(
+        found["conv1", "inference"].correlation, correlation_of(images(100)), atol=0.1
+    )
 
 
 def test_positions_are_spread_over_the_batch():
@@ -342,7 +406,9 @@ def test_memory_is_bounded_on_a_resnet50(monkeypatch):
     monkeypatch.setattr(measuring, "Stream", Watched)
     model = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=7)
     channels, rows = 16, 128
-    report = keras_ic.measure(model, images(6, 64), batch_size=2, channels=channels, rows=rows, pairs=4, verbose=0)
+    report = keras_ic.measure(
+        model, images(6, 64), batch_size=2, channels=channels, rows=rows, pairs=4, verbose=0
+    )
     assert len(kept) == 2 * 54
     assert len(report.rows) == 2 * 54 and len(report.shifts) == 53
     assert max(stream.reservoir.nbytes for stream in kept) == 4 * rows * channels
@@ -357,7 +423,9 @@ def test_under_a_strategy(strategy):
     with strategy.scope():
         model = network()
     model.set_weights(single.get_weights())
-    expected, found = (rows_of(keras_ic.measure(one, images(32), **COUNTS)) for one in (single, model))
+    expected, found = (
+        rows_of(keras_ic.measure(one, images(32), **COUNTS)) for one in (single, model)
+    )
     for key, row in expected.items():
         assert found[key].rows == row.rows
         if key[1] == "inference":
@@ -369,13 +437,25 @@ def test_bad_input():
     no_weights = keras.Sequential([keras.Input((3,)), layers.ReLU()], name="none")
     for call, message in (
         (lambda: keras_ic.measure("model", x), "must be a keras.Model. Received: model='model'"),
-        (lambda: keras_ic.measure(no_weights, x), "must have weight layers.*Received: model 'none'"),
-        (lambda: keras_ic.measure(keras.Sequential([layers.Dense(2)], name="open"), x), "must be built.*Received: model 'open'"),
-        (lambda: keras_ic.measure(model, images(8, 6), verbose=0), r"must fit the inputs of model 'net'.*Received.*\(8, 6, 6, 3\)"),
+        (
+            lambda: keras_ic.measure(no_weights, x),
+            "must have weight layers.*Received: model 'none'",
+        ),
+        (
+            lambda: keras_ic.measure(keras.Sequential([layers.Dense(2)], name="open"), x),
+            "must be built.*Received: model 'open'",
+        ),
+        (
+            lambda: keras_ic.measure(model, images(8, 6), verbose=0),
+            r"must fit the inputs of model 'net'.*Received.*\(8, 6, 6, 3\)",
+        ),
         (lambda: keras_ic.measure(model, x, 9, verbose=0), "Received: steps=9, data of 1 batches"),
         (lambda: keras_ic.measure(model, images(0), verbose=0), "at least one batch"),
         (lambda: keras_ic.measure(model, "data"), "something that `fit` takes"),
-        (lambda: keras_ic.measure(model, x, channels=1), "`channels` must be an integer above 1. Received: channels=1"),
+        (
+            lambda: keras_ic.measure(model, x, channels=1),
+            "`channels` must be an integer above 1. Received: channels=1",
+        ),
         (lambda: keras_ic.measure(model, x, rows=0), "Received: rows=0"),
         (lambda: keras_ic.measure(model, x, pairs=0), "Received: pairs=0"),
         (lambda: keras_ic.measure(model, x, seed=-1), "Received: seed=-1"),

@@ -16,7 +16,13 @@ X, Y = RANDOM.normal(size=(48, 6)).astype("float32"), RANDOM.normal(size=(48, 2)
 
 def trained(callbacks, epochs=3):
     keras.utils.set_random_seed(7)
-    stack = [keras.Input((6,)), layers.Dense(8, activation="relu"), keras_ic.IC(0.2, name="ic"), layers.Dropout(0.3), layers.Dense(2, name="last")]
+    stack = [
+        keras.Input((6,)),
+        layers.Dense(8, activation="relu"),
+        keras_ic.IC(0.2, name="ic"),
+        layers.Dropout(0.3),
+        layers.Dense(2, name="last"),
+    ]
     model = keras.Sequential(stack)
     model.compile("adam", "mse")
     model.fit(X, Y, batch_size=16, epochs=epochs, callbacks=callbacks, verbose=0)
@@ -28,7 +34,9 @@ def test_training_gives_the_same_weights_with_it_and_without_it():
     with_it, without = trained([monitor]), trained([])
     assert len(monitor.reports) == 3
     for one, other in zip(with_it.variables, without.variables, strict=True):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other)
+        )
 
 
 def test_it_measures_the_model_as_it_is_after_the_epoch():
@@ -46,7 +54,10 @@ def test_the_record(tmp_path):
     trained([keras_ic.IndependenceMonitor(X, every=2, record=path, channels=4, steps=1)], epochs=4)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 2, 4]
-    assert [(row["layer"], row["mode"]) for row in lines[1]["rows"]][2:] == [("last", "training"), ("last", "inference")]
+    assert [(row["layer"], row["mode"]) for row in lines[1]["rows"]][2:] == [
+        ("last", "training"),
+        ("last", "inference"),
+    ]
     assert {row["sampled"] for row in lines[1]["rows"]} == {4}
     assert {row["rows"] for row in lines[1]["rows"]} == {32}
     assert lines[1]["shifts"][0]["layer"] == "ic"
@@ -66,18 +77,28 @@ def test_scalars(tmp_path):
         for value in parsed.summary.value:
             assert value.metadata.plugin_data.plugin_name == "scalars"
             found[value.tag, parsed.step] = float(tf.make_ndarray(value.tensor))
-    assert found["independence/training/correlation/last", 1] == pytest.approx(monitor.reports[2].rows[2].correlation)
-    assert found["independence/variance_ratio/ic", 0] == pytest.approx(monitor.reports[1].shifts[0].ratio)
+    assert found["independence/training/correlation/last", 1] == pytest.approx(
+        monitor.reports[2].rows[2].correlation
+    )
+    assert found["independence/variance_ratio/ic", 0] == pytest.approx(
+        monitor.reports[1].shifts[0].ratio
+    )
 
 
 def test_bad_input(tmp_path, monkeypatch):
     for call, message in (
         (lambda: keras_ic.IndependenceMonitor(X, every=0), "Received: every=0"),
-        (lambda: keras_ic.IndependenceMonitor(X, record=tmp_path / "no" / "record.jsonl"), "no such folder.*Received: record="),
+        (
+            lambda: keras_ic.IndependenceMonitor(X, record=tmp_path / "no" / "record.jsonl"),
+            "no such folder.*Received: record=",
+        ),
         (lambda: keras_ic.IndependenceMonitor(X, channels=0), "Received: channels=0"),
         (lambda: keras_ic.IndependenceMonitor(X, steps=0), "Received: steps=0"),
         (lambda: keras_ic.IndependenceMonitor(X, batch_size=-1), "Received: batch_size=-1"),
-        (lambda: keras_ic.IndependenceMonitor(batch for batch in [X]), "anew for each epoch.*Received: data of type generator"),
+        (
+            lambda: keras_ic.IndependenceMonitor(batch for batch in [X]),
+            "anew for each epoch.*Received: data of type generator",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -1,4 +1,6 @@
-"""Every kernel gives the numbers of the reference, on the same mask, forward and backward, in each way of running it."""
+"""Every kernel gives the numbers of the reference, on the same mask, forward and backward, in each
+way of running it.
+"""
 
 import keras
 import numpy as np
@@ -11,7 +13,15 @@ from keras_ic.kernels.threshold import drop_threshold
 from tests.autodiff import HAS_FLOAT64, MODES, run, to_numpy
 
 RATE, EPSILON = 0.3, 1e-3
-SHAPES = [((6, 5), -1), ((4, 3, 5), -1), ((4, 3, 5), 1), ((4, 3, 2, 5), -1), ((4, 5, 3, 2), 1), ((3, 2, 2, 2, 3), -1), ((3, 4, 2, 2, 3), 2)]
+SHAPES = [
+    ((6, 5), -1),
+    ((4, 3, 5), -1),
+    ((4, 3, 5), 1),
+    ((4, 3, 2, 5), -1),
+    ((4, 5, 3, 2), 1),
+    ((3, 2, 2, 2, 3), -1),
+    ((3, 4, 2, 2, 3), 2),
+]
 TOLERANCE = {"float64": 1e-9, "float32": 2e-5, "float16": 4e-3, "bfloat16": 3e-2}
 
 
@@ -21,14 +31,18 @@ def batch(shape, axis, dtype, seed=0):
     wide = "float64" if dtype == "float64" else "float32"
     x = ops.cast((3 * rng.normal(size=shape) + 1).astype(wide), dtype)
     gamma, beta = rng.uniform(0.5, 2, channels).astype(wide), rng.normal(size=channels).astype(wide)
-    mean, variance = rng.normal(size=channels).astype(wide), rng.uniform(0.1, 4, channels).astype(wide)
+    mean, variance = (
+        rng.normal(size=channels).astype(wide),
+        rng.uniform(0.1, 4, channels).astype(wide),
+    )
     keep = rng.uniform(size=shape) >= RATE
     return x, gamma, beta, mean, variance, keep, rng.normal(size=shape).astype(wide)
 
 
 def assert_same(kernel, definition, arguments, cotangents, dtype, mode):
     outputs, gradients = run(kernel, arguments, cotangents, mode)
-    # The definition is taken in float32 at least, so that the tolerance is that of the kernel alone.
+    # The definition is taken in float32 at least, so that the tolerance is that of the kernel
+    # alone.
     exact = [ops.cast(a, "float32") if dtype in ("float16", "bfloat16") else a for a in arguments]
     wanted, wanted_gradients = run(definition, exact, cotangents, "eager")
     tolerance = TOLERANCE[dtype]
@@ -63,24 +77,51 @@ def test_normalize(shape, axis, dtype, mode, dropout):
     keep = ops.convert_to_tensor(keep) if dropout else None
 
     def normalize(module):
-        return lambda x, mean, variance, gamma, beta: [module.normalize(x, mean, variance, gamma, beta, keep, RATE, axis, EPSILON)]
+        return lambda x, mean, variance, gamma, beta: [
+            module.normalize(x, mean, variance, gamma, beta, keep, RATE, axis, EPSILON)
+        ]
 
-    assert_same(normalize(kernels), normalize(reference), [x, mean, variance, gamma, beta], cotangents, dtype, mode)
+    assert_same(
+        normalize(kernels),
+        normalize(reference),
+        [x, mean, variance, gamma, beta],
+        cotangents,
+        dtype,
+        mode,
+    )
 
 
 @pytest.mark.parametrize("epsilon", [1e-3, 1e-6])
 def test_train_without_gamma_and_beta_at_any_epsilon(epsilon):
     x, *_, cotangents = batch((4, 3, 2, 5), -1, "float32")
-    got, _ = run(lambda x: kernels.train(x, None, None, None, 0.0, -1, epsilon), [x], cotangents, MODES[-1])
-    want, _ = run(lambda x: reference.train(x, None, None, None, 0.0, -1, epsilon), [x], cotangents, "eager")
+    got, _ = run(
+        lambda x: kernels.train(x, None, None, None, 0.0, -1, epsilon), [x], cotangents, MODES[-1]
+    )
+    want, _ = run(
+        lambda x: reference.train(x, None, None, None, 0.0, -1, epsilon), [x], cotangents, "eager"
+    )
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
 
 
 def test_normalize_without_gamma_and_beta():
     x, _, _, mean, variance, keep, _ = batch((4, 3, 2, 5), -1, "float32")
-    arguments = [x, *(ops.convert_to_tensor(a) for a in (mean, variance)), None, None, ops.convert_to_tensor(keep), RATE, -1, EPSILON]
-    np.testing.assert_allclose(to_numpy(kernels.normalize(*arguments)), to_numpy(reference.normalize(*arguments)), rtol=1e-5, atol=1e-5)
+    arguments = [
+        x,
+        *(ops.convert_to_tensor(a) for a in (mean, variance)),
+        None,
+        None,
+        ops.convert_to_tensor(keep),
+        RATE,
+        -1,
+        EPSILON,
+    ]
+    np.testing.assert_allclose(
+        to_numpy(kernels.normalize(*arguments)),
+        to_numpy(reference.normalize(*arguments)),
+        rtol=1e-5,
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -131,7 +172,12 @@ def test_a_large_mean_costs_no_digits_of_the_statistics():
 def test_draws_are_the_same_in_every_mode(shape, mode):
     seed = keras.random.SeedGenerator(5).state.value
     # The gradient is not of interest; the runner takes a float to differentiate.
-    got, _ = run(lambda one: [one * ops.cast(kernels.draw(shape, RATE, seed), "float32")], [np.ones([], "float32")], np.ones(shape, "float32"), mode)
+    got, _ = run(
+        lambda one: [one * ops.cast(kernels.draw(shape, RATE, seed), "float32")],
+        [np.ones([], "float32")],
+        np.ones(shape, "float32"),
+        mode,
+    )
     want = to_numpy(kernels.draw(shape, RATE, seed))
     assert got[0].shape == shape
     np.testing.assert_array_equal(got[0] > 0, want)
@@ -144,6 +190,8 @@ def test_the_threshold_realizes_the_rate(rate):
 
 
 def test_the_reference_draws_at_the_rate_and_differently_every_step():
-    first, second = (to_numpy(reference.draw((400, 500), RATE, np.array([3, step]))) for step in (0, 1))
+    first, second = (
+        to_numpy(reference.draw((400, 500), RATE, np.array([3, step]))) for step in (0, 1)
+    )
     assert abs(first.mean() - (1 - RATE)) < 0.01
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.01

@@ -1,4 +1,6 @@
-"""Builds the wheel and the sdist, checks their metadata, runs the smoke test of each in an empty environment, and times the import beside Keras's."""
+"""Builds the wheel and the sdist, checks their metadata, runs the smoke test of each in an empty
+environment, and times the import beside Keras's.
+"""
 
 import os
 import statistics
@@ -35,9 +37,20 @@ def main():
             venv.create(environment, with_pip=True)
             python = environment / "bin" / "python"
             run(python, "-m", "pip", "install", "--quiet", f"{package}[jax]")
-            run(python, Path(__file__).with_name("smoke.py"), cwd=folder, env={**os.environ, "KERAS_BACKEND": "jax"})
+            run(
+                python,
+                Path(__file__).with_name("smoke.py"),
+                cwd=folder,
+                env={**os.environ, "KERAS_BACKEND": "jax"},
+            )
             print(f"{package.name} passes")
-        pairs = [(seconds_to_import(python, "keras", folder), seconds_to_import(python, "keras_ic", folder)) for _ in range(5)]
+        pairs = [
+            (
+                seconds_to_import(python, "keras", folder),
+                seconds_to_import(python, "keras_ic", folder),
+            )
+            for _ in range(5)
+        ]
         ratio = statistics.median(ours / keras for keras, ours in pairs)
         print(f"import keras_ic takes {ratio:.2f} times as long as import keras (limit {LIMIT})")
         if ratio > LIMIT:

@@ -12,7 +12,9 @@ from keras_ic.surgery.kinds import WEIGHT_LAYERS, is_identity_at_inference, is_s
 
 
 def randomize(model, seed=0):
-    """Every weight far from its default: BatchNormalization that does something, biases that are not zero."""
+    """Every weight far from its default: BatchNormalization that does something, biases that are
+    not zero.
+    """
     random = np.random.default_rng(seed)
     for layer in sublayers(model):
         normalization = isinstance(layer, layers.BatchNormalization)
@@ -25,9 +27,11 @@ def randomize(model, seed=0):
 
 
 def settle(model, x, seed=0):
-    """Every BatchNormalization far from its default, but with statistics in the range of its inputs and larger variances.
+    """Every BatchNormalization far from its default, but with statistics in the range of its inputs
+    and larger variances.
 
-    With any others a deep network of random weights is chaotic: its float32 outputs change by a percent where its inputs change by a rounding error.
+    With any others a deep network of random weights is chaotic: its float32 outputs change by a
+    percent where its inputs change by a rounding error.
     """
     random = np.random.default_rng(seed)
     settings = []
@@ -47,7 +51,9 @@ def settle(model, x, seed=0):
         setattr(layer, name, value)
         if name == "momentum":
             variance = layer.moving_variance.numpy()
-            layer.moving_variance.assign(np.maximum(variance, variance.mean() / 5) * random.uniform(2, 5, variance.shape))
+            layer.moving_variance.assign(
+                np.maximum(variance, variance.mean() / 5) * random.uniform(2, 5, variance.shape)
+            )
     return model
 
 
@@ -64,18 +70,26 @@ def sample(model, batch=3, seed=0):
     random = np.random.default_rng(seed)
     structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     return keras.tree.map_structure(
-        lambda tensor: random.normal(size=(batch, *(size or 6 for size in tensor.shape[1:]))).astype("float32"), structure
+        lambda tensor: random.normal(
+            size=(batch, *(size or 6 for size in tensor.shape[1:]))
+        ).astype("float32"),
+        structure,
     )
 
 
 def outputs(model, inputs):
     """What the model computes at inference, as a list of arrays."""
-    return [np.array(keras.ops.convert_to_numpy(keras.ops.stop_gradient(value))) for value in keras.tree.flatten(model(inputs, training=False))]
+    return [
+        np.array(keras.ops.convert_to_numpy(keras.ops.stop_gradient(value)))
+        for value in keras.tree.flatten(model(inputs, training=False))
+    ]
 
 
 def draws(model, inputs):
     """Whether two runs of the model differ, where nothing is said about training."""
-    one, other = (keras.ops.convert_to_numpy(keras.ops.stop_gradient(model(inputs))) for _ in range(2))
+    one, other = (
+        keras.ops.convert_to_numpy(keras.ops.stop_gradient(model(inputs))) for _ in range(2)
+    )
     return not np.allclose(one, other)
 
 
@@ -84,7 +98,9 @@ def assert_same_function(given, other, tolerance=1e-4):
         inputs = sample(given, seed=seed)
         for expected, actual in zip(outputs(given, inputs), outputs(other, inputs), strict=True):
             assert np.all(np.isfinite(expected))
-            assert np.max(np.abs(expected - actual)) <= tolerance * max(np.max(np.abs(expected)), 1e-3)
+            assert np.max(np.abs(expected - actual)) <= tolerance * max(
+                np.max(np.abs(expected)), 1e-3
+            )
 
 
 class Unchanged:
@@ -95,23 +111,45 @@ class Unchanged:
         self.before = self.state()
 
     def state(self):
-        operations = {id(call.operation): call.operation for _, call, _ in read(self.model).walk()}.values()
-        calls = [(operation.name, len(operation._inbound_nodes), len(operation._outbound_nodes)) for operation in operations]
-        flags = [(layer.name, layer.trainable, layer.built, sorted(vars(layer))) for layer in sublayers(self.model)]
-        return self.model.to_json(), calls, flags, [weight.numpy().tobytes() for weight in self.model.weights], self.model.compiled
+        operations = {
+            id(call.operation): call.operation for _, call, _ in read(self.model).walk()
+        }.values()
+        calls = [
+            (operation.name, len(operation._inbound_nodes), len(operation._outbound_nodes))
+            for operation in operations
+        ]
+        flags = [
+            (layer.name, layer.trainable, layer.built, sorted(vars(layer)))
+            for layer in sublayers(self.model)
+        ]
+        return (
+            self.model.to_json(),
+            calls,
+            flags,
+            [weight.numpy().tobytes() for weight in self.model.weights],
+            self.model.compiled,
+        )
 
     def check(self):
         assert self.state() == self.before
 
 
 def assert_every_weight_layer_is_accounted_for(model, plan):
-    told = {change.layer for change in plan.changes if change.kind == "ic"} | {skip.layer for skip in plan.skipped if skip.reason.startswith("no IC")}
-    found = {path for _, call, path in read(model).walk() if isinstance(unwrap(call.operation), WEIGHT_LAYERS)}
+    told = {change.layer for change in plan.changes if change.kind == "ic"} | {
+        skip.layer for skip in plan.skipped if skip.reason.startswith("no IC")
+    }
+    found = {
+        path
+        for _, call, path in read(model).walk()
+        if isinstance(unwrap(call.operation), WEIGHT_LAYERS)
+    }
     assert found <= told
 
 
 def calls_behind_ic(model):
-    """`(layer name, whether an IC layer stands before it)` of every call of a weight layer whose input does not come from outside its graph."""
+    """`(layer name, whether an IC layer stands before it)` of every call of a weight layer whose
+    input does not come from outside its graph.
+    """
     found = []
     for graph, call, _ in read(model).walk():
         if isinstance(unwrap(call.operation), WEIGHT_LAYERS):
@@ -130,7 +168,9 @@ def assert_saves_and_loads(model, folder):
         loaded = keras.models.load_model(path)
     except ValueError as error:
         if keras.__version__.startswith("3.12.") and "not connected" in str(error):
-            return  # This Keras loads no model with an input that nothing is computed from, be it rewritten or not.
+            # This Keras loads no model with an input that nothing is computed from, be it rewritten
+            # or not.
+            return
         raise
     inputs = sample(model)
     for expected, actual in zip(outputs(model, inputs), outputs(loaded, inputs), strict=True):

@@ -1,4 +1,6 @@
-"""The small members of the families of keras.applications. `benchmarks/rewrite_applications.py` does all of them."""
+"""The small members of the families of keras.applications. `benchmarks/rewrite_applications.py`
+does all of them.
+"""
 
 import keras
 import numpy as np
@@ -30,12 +32,22 @@ LONG = {"DenseNet121", "NASNetMobile"}  # which are rewritten where they are fol
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in ON_EVERY_BACKEND else pytest.mark.tensorflow_only) for name in SMALL if name not in LONG]
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ON_EVERY_BACKEND else pytest.mark.tensorflow_only)
+        for name in SMALL
+        if name not in LONG
+    ],
 )
 def test_network(name, tmp_path):
     shape = (SMALL[name], SMALL[name], 3)
     x = np.random.default_rng(0).normal(0.0, 2.0, (8, *shape)).astype("float32")
-    model = models.settle(getattr(keras.applications, name)(weights=None, input_shape=shape, classes=4, classifier_activation=None), x)
+    model = models.settle(
+        getattr(keras.applications, name)(
+            weights=None, input_shape=shape, classes=4, classifier_activation=None
+        ),
+        x,
+    )
     plan = keras_ic.plan(model, weights="preserve")
     models.assert_every_weight_layer_is_accounted_for(model, plan)
     x = x[:2]
@@ -43,11 +55,17 @@ def test_network(name, tmp_path):
     for weights in ("fresh", "copy", "preserve"):
         new = keras_ic.rewrite(model, weights=weights)
         assert not models.batch_normalizations(new)
-        assert len(models.ics(new)) == len({change.name for change in plan.changes if change.kind == "ic"})
+        assert len(models.ics(new)) == len(
+            {change.name for change in plan.changes if change.kind == "ic"}
+        )
     assert new.count_params() == plan.parameters[1]
     told = {skip.layer for skip in plan.skipped}
-    assert [name for name, behind in models.calls_behind_ic(new) if not behind and name not in told] == []
+    assert [
+        name for name, behind in models.calls_behind_ic(new) if not behind and name not in told
+    ] == []
     actual = models.outputs(new, x)[0]
     assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
     new.save(tmp_path / "model.keras")
-    np.testing.assert_array_equal(models.outputs(keras.models.load_model(tmp_path / "model.keras"), x)[0], actual)
+    np.testing.assert_array_equal(
+        models.outputs(keras.models.load_model(tmp_path / "model.keras"), x)[0], actual
+    )

@@ -10,7 +10,17 @@ from tests.surgery import models
 def test_sequential_stays_sequential_with_ics_above_padding_and_flatten():
     new = keras_ic.rewrite(models.small_convolutional())
     assert type(new) is keras.Sequential
-    assert [layer.name for layer in new.layers] == ["conv1", "relu1", "conv2_ic", "pad", "conv2", "relu2", "dense_ic", "flatten", "dense"]
+    assert [layer.name for layer in new.layers] == [
+        "conv1",
+        "relu1",
+        "conv2_ic",
+        "pad",
+        "conv2",
+        "relu2",
+        "dense_ic",
+        "flatten",
+        "dense",
+    ]
     assert new.get_layer("dense_ic").gamma.shape == (6,)
     assert all(len(layer._inbound_nodes) == 1 for layer in new.layers)
 
@@ -19,10 +29,15 @@ def test_padding_that_others_read_too_stays_for_them():
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(4, 1)(inputs)
     padded = layers.ZeroPadding2D(name="pad")(x)
-    model = keras.Model(inputs, layers.Concatenate()([layers.Conv2D(2, 3, padding="same", name="conv")(padded), padded]))
+    model = keras.Model(
+        inputs,
+        layers.Concatenate()([layers.Conv2D(2, 3, padding="same", name="conv")(padded), padded]),
+    )
     new = keras_ic.rewrite(models.randomize(model), weights="preserve")
     models.assert_same_function(model, new)
-    assert len(new.get_layer("pad")._inbound_nodes) == 2 and new.get_layer("conv_ic").input.shape == (None, 8, 8, 4)
+    assert len(new.get_layer("pad")._inbound_nodes) == 2 and new.get_layer(
+        "conv_ic"
+    ).input.shape == (None, 8, 8, 4)
 
 
 def test_channels_first():
@@ -50,24 +65,56 @@ def test_what_survives():
         pass
 
     inputs = keras.Input((4,), name="given", dtype="float32")
-    x = layers.Dense(6, kernel_regularizer="l2", kernel_constraint="max_norm", activation="relu", dtype="mixed_float16", name="half")(inputs)
+    x = layers.Dense(
+        6,
+        kernel_regularizer="l2",
+        kernel_constraint="max_norm",
+        activation="relu",
+        dtype="mixed_float16",
+        name="half",
+    )(inputs)
     x = layers.BatchNormalization(name="bn")(x)
     frozen = layers.Dense(3, name="frozen", dtype="float32")
     model = Named({"given": inputs}, {"out": frozen(x), "inner": x}, name="kept")
     frozen.trainable = False
-    model.compile(keras.optimizers.Adam(0.02), {"out": "mse", "inner": "mse"}, metrics={"out": ["mae"]}, run_eagerly=True)
+    model.compile(
+        keras.optimizers.Adam(0.02),
+        {"out": "mse", "inner": "mse"},
+        metrics={"out": ["mae"]},
+        run_eagerly=True,
+    )
     model.optimizer.learning_rate = 0.005
     new = keras_ic.rewrite(model)
     assert type(new) is Named and new.name == "kept" and new.run_eagerly
     half = new.get_layer("half")
-    assert half.kernel_regularizer.get_config() == model.get_layer("half").kernel_regularizer.get_config()
-    assert isinstance(half.kernel_constraint, keras.constraints.MaxNorm) and half.dtype_policy.name == "mixed_float16"
-    assert not new.get_layer("frozen").trainable and not new.get_layer("frozen_ic").trainable and half.trainable
-    assert new.optimizer is not model.optimizer and float(new.optimizer.learning_rate) == pytest.approx(0.005)
-    x, y = np.ones((2, 4), "float32"), {"out": np.zeros((2, 3), "float32"), "inner": np.zeros((2, 6), "float32")}
+    assert (
+        half.kernel_regularizer.get_config()
+        == model.get_layer("half").kernel_regularizer.get_config()
+    )
+    assert (
+        isinstance(half.kernel_constraint, keras.constraints.MaxNorm)
+        and half.dtype_policy.name == "mixed_float16"
+    )
+    assert (
+        not new.get_layer("frozen").trainable
+        and not new.get_layer("frozen_ic").trainable
+        and half.trainable
+    )
+    assert new.optimizer is not model.optimizer and float(
+        new.optimizer.learning_rate
+    ) == pytest.approx(0.005)
+    x, y = (
+        np.ones((2, 4), "float32"),
+        {
+            "out": np.zeros((2, 3), "float32"),
+            "inner": np.zeros((2, 6), "float32"),
+        },
+    )
     before = [weight.numpy().tobytes() for weight in model.weights]
     assert np.isfinite(new.train_on_batch({"given": x}, y, return_dict=True)["loss"])
-    assert [weight.numpy().tobytes() for weight in model.weights] == before and int(model.optimizer.iterations) == 0
+    assert [weight.numpy().tobytes() for weight in model.weights] == before and int(
+        model.optimizer.iterations
+    ) == 0
 
 
 def test_unregistered_losses_survive_compilation():
@@ -87,7 +134,10 @@ def test_mixed_precision_and_a_compile_of_its_own():
     model.compile("sgd", "mse", jit_compile=False)
     new = keras_ic.rewrite(model)
     assert isinstance(new.optimizer, keras.optimizers.LossScaleOptimizer)
-    assert isinstance(new.optimizer.inner_optimizer, keras.optimizers.SGD) and new.dtype_policy.name == "mixed_float16"
+    assert (
+        isinstance(new.optimizer.inner_optimizer, keras.optimizers.SGD)
+        and new.dtype_policy.name == "mixed_float16"
+    )
 
     class Own(keras.Model):
         def compile(self, *args, more=None, **kwargs):
@@ -112,7 +162,10 @@ def test_learning_rates_that_have_no_configuration(rate, policy):
     model = models.small_convolutional()
     model.compile(keras.optimizers.Adam(rate, beta_1=0.7), "mse", jit_compile=False)
     for new in (keras_ic.rewrite(model), keras_ic.fold(models.randomize(model))):
-        pairs = [(made.optimizer, getattr(made.optimizer, "inner_optimizer", made.optimizer)) for made in (model, new)]
+        pairs = [
+            (made.optimizer, getattr(made.optimizer, "inner_optimizer", made.optimizer))
+            for made in (model, new)
+        ]
         assert type(pairs[0][0]) is type(pairs[1][0]) and pairs[0][1] is not pairs[1][1]
         assert pairs[1][1].beta_1 == 0.7 and float(pairs[1][1].learning_rate) == pytest.approx(0.02)
         assert pairs[1][1]._learning_rate is rate and pairs[0][1]._learning_rate is rate
@@ -140,33 +193,62 @@ def test_losses_without_a_configuration_are_passed_on_and_such_metrics_leave_the
     model.compile("sgd", "mse", metrics=[Above(0.5)])
     models.randomize(model)
     for function in (keras_ic.rewrite, keras_ic.fold):
-        with pytest.warns(UserWarning, match=r"not compiled, as above \(Above\) cannot be built anew.*compile it. Received: model 'small'") as warned:
+        with pytest.warns(
+            UserWarning,
+            match=(
+                r"not compiled, as above \(Above\) cannot be built anew.*compile it. Received:"
+                r" model 'small'"
+            ),
+        ) as warned:
             assert not function(model).compiled
-        assert [warning.filename for warning in warned if "not compiled" in str(warning.message)] == [__file__]
+        assert [
+            warning.filename for warning in warned if "not compiled" in str(warning.message)
+        ] == [__file__]
 
 
-@pytest.mark.parametrize("kind, expected", [("Embedding", ["one_ic", "two_ic"]), ("Masking", ["two_ic"])])
+@pytest.mark.parametrize(
+    "kind, expected", [("Embedding", ["one_ic", "two_ic"]), ("Masking", ["two_ic"])]
+)
 def test_masks_in_a_sequential(kind, expected):
     first = layers.Embedding(9, 4, mask_zero=True) if kind == "Embedding" else layers.Masking()
     inputs = keras.Input((5,), dtype="int32") if kind == "Embedding" else keras.Input((5, 4))
-    stack = [first, layers.Dense(4, name="one"), layers.BatchNormalization(), layers.ReLU(), layers.Dense(4, name="two"), layers.LSTM(3)]
+    stack = [
+        first,
+        layers.Dense(4, name="one"),
+        layers.BatchNormalization(),
+        layers.ReLU(),
+        layers.Dense(4, name="two"),
+        layers.LSTM(3),
+    ]
     model = models.randomize(keras.Sequential([inputs, *stack]))
     x = np.random.default_rng(0).integers(0, 3, (6, *inputs.shape[1:])).astype(inputs.dtype)
     x[:, 3:] = 0
     new = keras_ic.rewrite(model, weights="preserve")
     assert [ic.name for ic in models.ics(new)] == expected
     for made in (new, keras_ic.fold(model)):
-        assert type(made) is keras.Sequential and all(isinstance(layer, layers.Layer) for layer in made.layers)
-        np.testing.assert_allclose(models.outputs(made, x)[0], models.outputs(model, x)[0], atol=1e-5)
+        assert type(made) is keras.Sequential and all(
+            isinstance(layer, layers.Layer) for layer in made.layers
+        )
+        np.testing.assert_allclose(
+            models.outputs(made, x)[0], models.outputs(model, x)[0], atol=1e-5
+        )
 
 
 def test_models_that_share_a_trunk_share_its_ic_layer():
     inputs = keras.Input((8,))
-    x = layers.Dense(5, activation="relu", name="second")(layers.Dense(6, activation="relu", name="first")(inputs))
-    heads = keras.Model(inputs, layers.Dense(4, name="head")(x), name="full"), keras.Model(inputs, x, name="features")
+    x = layers.Dense(5, activation="relu", name="second")(
+        layers.Dense(6, activation="relu", name="first")(inputs)
+    )
+    heads = (
+        keras.Model(inputs, layers.Dense(4, name="head")(x), name="full"),
+        keras.Model(inputs, x, name="features"),
+    )
     given = keras.Input((8,))
     model = models.randomize(keras.Model(given, [head(given) for head in heads]))
-    plan, new = keras_ic.plan(model, weights="preserve"), keras_ic.rewrite(model, weights="preserve")
+    plan, new = (
+        keras_ic.plan(model, weights="preserve"),
+        keras_ic.rewrite(model, weights="preserve"),
+    )
     assert sorted(ic.name for ic in models.ics(new)) == ["head_ic", "second_ic"]
     assert new.count_params() == plan.parameters[1]
     models.assert_same_function(model, new)
@@ -175,15 +257,25 @@ def test_models_that_share_a_trunk_share_its_ic_layer():
 @pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method")
 @pytest.mark.parametrize("weights", ["copy", "preserve"])
 def test_a_quantized_model(weights):
-    stack = [layers.Dense(6, name="one"), layers.BatchNormalization(), layers.ReLU(), layers.Dense(4, name="two")]
+    stack = [
+        layers.Dense(6, name="one"),
+        layers.BatchNormalization(),
+        layers.ReLU(),
+        layers.Dense(4, name="two"),
+    ]
     model = models.randomize(keras.Sequential([keras.Input((8,)), *stack]))
     model.quantize("int8")
     new = keras_ic.rewrite(model, weights=weights)
-    assert new.get_layer("two").quantization_mode == "int8" and new.get_layer("two_ic").dtype_policy.name == "float32"
+    assert (
+        new.get_layer("two").quantization_mode == "int8"
+        and new.get_layer("two_ic").dtype_policy.name == "float32"
+    )
     x = models.sample(model)
     assert np.all(np.isfinite(models.outputs(new, x)[0]))
     if weights == "preserve":
-        np.testing.assert_allclose(models.outputs(new, x)[0], models.outputs(model, x)[0], atol=1e-4)
+        np.testing.assert_allclose(
+            models.outputs(new, x)[0], models.outputs(model, x)[0], atol=1e-4
+        )
 
 
 @pytest.mark.filterwarnings("ignore:The structure of `inputs` doesn't match")
@@ -193,7 +285,9 @@ def test_a_nested_model_that_is_handed_more_than_it_asks_for():
     first, second = keras.Input((4,)), keras.Input((4,))
     keyed = keras.Model({"a": a, "b": b}, layers.Dense(3, name="end")(x), name="keyed")
     listed = keras.Model([a, b], layers.Dense(3, name="other_end")(x), name="listed")
-    model = keras.Model([first, second], [inner({"c": first, "a": first, "b": second}) for inner in (keyed, listed)])
+    model = keras.Model(
+        [first, second], [inner({"c": first, "a": first, "b": second}) for inner in (keyed, listed)]
+    )
     models.randomize(model)
     new = keras_ic.rewrite(model, weights="preserve")
     assert {ic.name for ic in models.ics(new)} == {"end_ic"}  # Both read the same tensor.
@@ -206,7 +300,10 @@ def test_a_nested_model_that_is_handed_more_than_it_asks_for():
 def test_outputs_keep_the_names_that_they_are_known_by():
     inputs = keras.Input((4,))
     x = layers.Dense(3, name="dense")(inputs)
-    ends = [layers.Dense(2, name="head")(keras.ops.relu(x)), layers.BatchNormalization(name="scores")(x)]
+    ends = [
+        layers.Dense(2, name="head")(keras.ops.relu(x)),
+        layers.BatchNormalization(name="scores")(x),
+    ]
     model = models.randomize(keras.Model(inputs, ends, name="two"))
     losses = {"head": "mse", "scores": "mae"}
     model.compile("sgd", losses)
@@ -215,7 +312,10 @@ def test_outputs_keep_the_names_that_they_are_known_by():
     for weights in ("fresh", "preserve"):
         plan, new = keras_ic.plan(model, weights=weights), keras_ic.rewrite(model, weights=weights)
         assert new.output_names == model.output_names == ["head", "scores"]
-        assert new.count_params() == plan.parameters[1] and type(new.get_layer("scores")) is layers.Identity
+        assert (
+            new.count_params() == plan.parameters[1]
+            and type(new.get_layer("scores")) is layers.Identity
+        )
         (row,) = [change for change in plan.changes if change.kind == "normalization"]
         assert row.result.endswith("; an Identity keeps its name for the output")
         assert keras_ic.plan(new).changes == []
@@ -235,14 +335,24 @@ def test_outputs_keep_the_names_that_they_are_known_by():
 def test_a_layer_that_stays_elsewhere_keeps_its_name_there():
     inputs = keras.Input((4,))
     shared = layers.BatchNormalization(name="shared")
-    model = keras.Model(inputs, [shared(layers.Dense(4)(inputs)), layers.Dense(2)(shared(inputs, training=True))])
+    model = keras.Model(
+        inputs, [shared(layers.Dense(4)(inputs)), layers.Dense(2)(shared(inputs, training=True))]
+    )
     new = keras_ic.rewrite(models.randomize(model), weights="copy", skip_first=False)
-    assert [type(layer) for layer in new.layers if layer.name == "shared"] == [layers.BatchNormalization]
+    assert [type(layer) for layer in new.layers if layer.name == "shared"] == [
+        layers.BatchNormalization
+    ]
 
 
 def test_shared_layers_and_shared_nested_models_stay_shared():
     inner = keras.Sequential(
-        [keras.Input((6,)), layers.Dense(6, use_bias=False, name="d1"), layers.BatchNormalization(), layers.ReLU()], name="inner"
+        [
+            keras.Input((6,)),
+            layers.Dense(6, use_bias=False, name="d1"),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+        ],
+        name="inner",
     )
     shared = layers.Dense(6, name="shared")
     inputs = keras.Input((6,))
@@ -253,7 +363,9 @@ def test_shared_layers_and_shared_nested_models_stay_shared():
     new = keras_ic.rewrite(model, weights="preserve")
     unchanged.check()
     models.assert_same_function(model, new)
-    assert len([layer for layer in new.layers if layer.name == "inner"]) == 1 and not models.batch_normalizations(new)
+    assert len(
+        [layer for layer in new.layers if layer.name == "inner"]
+    ) == 1 and not models.batch_normalizations(new)
     assert sum(layer.name == "d1" for layer in new.get_layer("inner").layers) == 1
 
 
@@ -275,13 +387,17 @@ def test_op_nodes_keyword_arguments_lambdas_and_optional_inputs():
     if tuple(map(int, keras.__version__.split(".")[:2])) < (3, 13):
         return  # a model of that Keras cannot be called with None, be it rewritten or not
     only = {"a": np.ones((2, 4), "float32"), "b": None}
-    np.testing.assert_allclose(models.outputs(model, only)[0], models.outputs(new, only)[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        models.outputs(model, only)[0], models.outputs(new, only)[0], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_inputs_that_are_intermediate_tensors():
     inputs = keras.Input((8, 8, 3))
     middle = layers.Conv2D(4, 3)(inputs)
-    end = layers.Conv2D(2, 3, name="end")(layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(4, 3, name="first")(middle))))
+    end = layers.Conv2D(2, 3, name="end")(
+        layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(4, 3, name="first")(middle)))
+    )
     model = models.randomize(keras.Model(middle, end))
     unchanged = models.Unchanged(model)
     new = keras_ic.rewrite(model, weights="preserve")
@@ -311,19 +427,33 @@ def test_a_layer_with_calls_in_other_models():
     models.assert_same_function(model, new)
     assert not models.batch_normalizations(new)
     # Their calls elsewhere keep neither layer from taking it up.
-    assert any(change.result == f"absorbed into {first.name}" for change in keras_ic.plan(model, weights="preserve").changes)
+    assert any(
+        change.result == f"absorbed into {first.name}"
+        for change in keras_ic.plan(model, weights="preserve").changes
+    )
 
 
 def test_copy_goes_by_layer():
     model = models.randomize(models.small_convolutional())
     new = keras_ic.rewrite(model, weights="copy")
     for name in ("conv1", "conv2", "dense"):
-        np.testing.assert_array_equal(new.get_layer(name).kernel.numpy(), model.get_layer(name).kernel.numpy())
+        np.testing.assert_array_equal(
+            new.get_layer(name).kernel.numpy(), model.get_layer(name).kernel.numpy()
+        )
     assert not new.get_layer("conv1").bias.numpy().any()
-    np.testing.assert_array_equal(new.get_layer("dense").bias.numpy(), model.get_layer("dense").bias.numpy())
-    assert type(new.get_layer("conv1").kernel_initializer) is type(model.get_layer("conv1").kernel_initializer)
+    np.testing.assert_array_equal(
+        new.get_layer("dense").bias.numpy(), model.get_layer("dense").bias.numpy()
+    )
+    assert type(new.get_layer("conv1").kernel_initializer) is type(
+        model.get_layer("conv1").kernel_initializer
+    )
     fresh = keras_ic.rewrite(model)
-    assert np.abs(fresh.get_layer("dense").kernel.numpy() - model.get_layer("dense").kernel.numpy()).max() > 0
+    assert (
+        np.abs(
+            fresh.get_layer("dense").kernel.numpy() - model.get_layer("dense").kernel.numpy()
+        ).max()
+        > 0
+    )
 
 
 def test_state_of_preprocessing_is_always_copied():
@@ -331,7 +461,9 @@ def test_state_of_preprocessing_is_always_copied():
     preprocessing.adapt(np.random.default_rng(0).normal(3.0, 2.0, (50, 4)).astype("float32"))
     model = keras.Sequential([keras.Input((4,)), preprocessing, layers.Dense(3), layers.Dense(2)])
     new = keras_ic.rewrite(model)
-    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(made.layers[0](np.ones((1, 4)))) for made in (model, new)))
+    np.testing.assert_array_equal(
+        *(keras.ops.convert_to_numpy(made.layers[0](np.ones((1, 4)))) for made in (model, new))
+    )
 
 
 def test_rewriting_twice_is_refused():
@@ -350,8 +482,13 @@ def test_a_layer_that_cannot_be_built_anew_is_named():
         def call(self, inputs):
             return self.function(inputs)
 
-    model = keras.Sequential([keras.Input((3,)), layers.Dense(2), Closed(keras.ops.relu), layers.Dense(2)])
-    with pytest.raises(ValueError, match=r"'closed' cannot be built anew.*get_config.*Received: layer of type Closed"):
+    model = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(2), Closed(keras.ops.relu), layers.Dense(2)]
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"'closed' cannot be built anew.*get_config.*Received: layer of type Closed",
+    ):
         keras_ic.rewrite(model)
 
 

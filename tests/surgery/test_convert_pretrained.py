@@ -8,5 +8,6 @@ def test_a_small_run(capsys):
     pytest.importorskip("sklearn")
     results = script("examples/convert_pretrained.py").main(["--weights", "none", "--epochs", "1"])
     assert results["before"] == results["at once after"] and results["difference"] <= 1e-4
-    assert min(results["fine-tuned"], results["IC, fine-tuned"]) > 0.12  # so short a training beats guessing, 0.1, and no more
+    # So short a training beats guessing, 0.1, and no more.
+    assert min(results["fine-tuned"], results["IC, fine-tuned"]) > 0.12
     assert "random weights" in capsys.readouterr().out

@@ -10,7 +10,9 @@ from tests.surgery import models
 
 @pytest.fixture
 def path(tmp_path):
-    keras_ic.rewrite(models.randomize(models.small_convolutional()), weights="preserve").save(tmp_path / "model.keras")
+    keras_ic.rewrite(models.randomize(models.small_convolutional()), weights="preserve").save(
+        tmp_path / "model.keras"
+    )
     return tmp_path / "model.keras"
 
 
@@ -19,14 +21,18 @@ def test_fold_writes_the_model_and_prints_the_plan(path, capsys):
     assert main(["fold", str(path)]) == 0
     target = path.with_name("model_folded.keras")
     given, new = keras.models.load_model(path), keras.models.load_model(target)
-    assert capsys.readouterr().out == f"{plan_fold(given)}\n{target}\n" and path.read_bytes() == before
+    assert (
+        capsys.readouterr().out == f"{plan_fold(given)}\n{target}\n" and path.read_bytes() == before
+    )
     assert models.ics(given) and not models.ics(new)
     models.assert_same_function(given, new, 1e-5)
 
 
 def test_fold_to_a_chosen_file(path, tmp_path):
     assert main(["fold", str(path), "-o", str(tmp_path / "other.keras")]) == 0
-    assert np.isfinite(keras.models.load_model(tmp_path / "other.keras").predict(np.ones((1, 8, 8, 3)), verbose=0)).all()
+    assert np.isfinite(
+        keras.models.load_model(tmp_path / "other.keras").predict(np.ones((1, 8, 8, 3)), verbose=0)
+    ).all()
 
 
 def test_errors_that_the_user_can_mend(path, tmp_path, capsys):

@@ -1,4 +1,6 @@
-"""Folding the small members of the families of keras.applications, the paper's networks and the backbones of KerasHub, usual and in IC form."""
+"""Folding the small members of the families of keras.applications, the paper's networks and the
+backbones of KerasHub, usual and in IC form.
+"""
 
 import keras
 import numpy as np
@@ -10,7 +12,10 @@ from tests.surgery import models
 from tests.surgery.test_applications import ON_EVERY_BACKEND, SMALL
 from tests.surgery.test_fold_properties import scatter
 
-NETWORKS = [pytest.param(name, marks=[] if name in ON_EVERY_BACKEND else pytest.mark.tensorflow_only) for name in SMALL]
+NETWORKS = [
+    pytest.param(name, marks=[] if name in ON_EVERY_BACKEND else pytest.mark.tensorflow_only)
+    for name in SMALL
+]
 # Whose IC form leaves nothing but linear layers and activations: no affine is left.
 WHOLE = {"MobileNet", "MobileNetV2", "ResNet50", "VGG16"}
 
@@ -20,7 +25,9 @@ def difference(expected, actual):
 
 
 def check(model, x, tolerance=1e-5):
-    """Folds the usual network, and its IC form with statistics from data, and gives back the plan of the second."""
+    """Folds the usual network, and its IC form with statistics from data, and gives back the plan
+    of the second.
+    """
     expected = models.outputs(model, x)[0]
     if models.batch_normalizations(model):
         usual = keras_ic.fold(model)
@@ -41,10 +48,17 @@ def check(model, x, tolerance=1e-5):
 def test_application(name):
     shape = (SMALL[name], SMALL[name], 3)
     x = np.random.default_rng(0).normal(0.0, 2.0, (8, *shape)).astype("float32")
-    model = models.settle(getattr(keras.applications, name)(weights=None, input_shape=shape, classes=4, classifier_activation=None), x)
+    model = models.settle(
+        getattr(keras.applications, name)(
+            weights=None, input_shape=shape, classes=4, classifier_activation=None
+        ),
+        x,
+    )
     plan = check(model, x)
     if name in WHOLE:
-        assert not any("affine" in change.result or "shift" in change.result for change in plan.changes)
+        assert not any(
+            "affine" in change.result or "shift" in change.result for change in plan.changes
+        )
 
 
 @pytest.mark.parametrize("order", ["usual", "ic", "ic-conv-relu", "conv-relu-ic"])
@@ -57,7 +71,11 @@ def test_networks_of_the_paper(order):
     new = keras_ic.fold(model)
     assert not models.ics(new) and not models.batch_normalizations(new)
     assert difference(models.outputs(model, x)[0], models.outputs(new, x)[0]) <= 1e-5
-    left = [change.result for change in plan_fold(model).changes if "stays" in change.result or "_affine" in change.result]
+    left = [
+        change.result
+        for change in plan_fold(model).changes
+        if "stays" in change.result or "_affine" in change.result
+    ]
     assert not left or order == "ic-conv-relu"
 
 
@@ -73,10 +91,17 @@ def test_backbones_of_keras_hub():
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("name", ["DenseNet121", "MobileNetV2", "ResNet50"])
 def test_exact_in_float64(name):
-    """With every statistic and weight drawn at random, as no float32 network of this depth could bear: what is left is the error of the folding."""
+    """With every statistic and weight drawn at random, as no float32 network of this depth could
+    bear: what is left is the error of the folding.
+    """
     keras.config.set_dtype_policy("float64")
-    model = getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3), classes=4, classifier_activation=None)
+    model = getattr(keras.applications, name)(
+        weights=None, input_shape=(32, 32, 3), classes=4, classifier_activation=None
+    )
     rewritten = scatter(keras_ic.rewrite(scatter(model, 0, 0, 0), weights="preserve"), 1, 0.2, 0)
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 3))
     for given in (model, rewritten):
-        assert difference(models.outputs(given, x)[0], models.outputs(keras_ic.fold(given), x)[0]) <= 1e-9
+        assert (
+            difference(models.outputs(given, x)[0], models.outputs(keras_ic.fold(given), x)[0])
+            <= 1e-9
+        )

@@ -19,7 +19,7 @@ EXAMPLES = int(os.environ.get("IC_EXAMPLES", "15"))
 
 
 def scatter(model, seed, negative, zeros):
-    """Every IC layer and BatchNormalization far from its default, some with scales below 0 or of 0."""
+    """Every IC layer and BatchNormalization far from its default, some scales below 0 or 0."""
     random = np.random.default_rng(seed)
     models.randomize(model, seed)
     for layer in sublayers(model):
@@ -28,7 +28,9 @@ def scatter(model, seed, negative, zeros):
                 if weight.name in ("gamma", "moving_variance"):
                     values = random.uniform(0.5, 2.0, weight.shape)
                     if weight.name == "gamma":
-                        values *= np.where(random.random(values.shape) < negative, -1, 1) * (random.random(values.shape) >= zeros)
+                        values *= np.where(random.random(values.shape) < negative, -1, 1) * (
+                            random.random(values.shape) >= zeros
+                        )
                 else:
                     values = random.normal(0.0, 0.5, weight.shape)
                 weight.assign(values)
@@ -73,12 +75,15 @@ def test_every_model(data, seed, rewritten, keep, skip_first, negative, zeros):
     assert not models.ics(new) and not models.batch_normalizations(new)
     assert not any(isinstance(layer, keras.layers.Dropout) for layer in sublayers(new))
     assert new.count_params() == plan.parameters[1]
-    assert {change.name for change in plan.changes if change.name} <= {layer.name for layer in sublayers(new)}
+    assert {change.name for change in plan.changes if change.name} <= {
+        layer.name for layer in sublayers(new)
+    }
     assert json.dumps(plan.to_dict()) == json.dumps(plan_fold(model).to_dict())
     if seed % 3 == 0:
         with tempfile.TemporaryDirectory() as folder:
             models.assert_saves_and_loads(new, folder)
-    # Another folding has nothing to do, but for affines beside one another, and keeps the function too.
+    # Another folding has nothing to do, but for affines beside one another, and keeps the function
+    # too.
     again = plan_fold(new).changes
     assert all(change.kind == "affine" for change in again)
     if again:

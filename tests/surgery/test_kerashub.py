@@ -28,13 +28,24 @@ EFFICIENT = {
     "stem_conv_padding": "valid",
 }
 BACKBONES = {
-    "resnet": lambda: hub.ResNetBackbone([64], [7], [64, 64], [2, 2], [1, 2], block_type="basic_block", image_shape=(32, 32, 3)),
+    "resnet": lambda: hub.ResNetBackbone(
+        [64], [7], [64, 64], [2, 2], [1, 2], block_type="basic_block", image_shape=(32, 32, 3)
+    ),
     "resnet_preactivation": lambda: hub.ResNetBackbone(
-        [64], [7], [64, 64], [2, 2], [1, 2], block_type="bottleneck_block", use_pre_activation=True, image_shape=(32, 32, 3)
+        [64],
+        [7],
+        [64, 64],
+        [2, 2],
+        [1, 2],
+        block_type="bottleneck_block",
+        use_pre_activation=True,
+        image_shape=(32, 32, 3),
     ),
     "densenet": lambda: hub.DenseNetBackbone([2, 3], growth_rate=8, image_shape=(32, 32, 3)),
     "vgg": lambda: hub.VGGBackbone([2, 2], [8, 16], image_shape=(32, 32, 3)),
-    "xception": lambda: hub.XceptionBackbone([[8, 16], [16, 24], [24, 24]], [True, True, False], image_shape=(32, 32, 3)),
+    "xception": lambda: hub.XceptionBackbone(
+        [[8, 16], [16, 24], [24, 24]], [True, True, False], image_shape=(32, 32, 3)
+    ),
     "cspnet": lambda: hub.CSPNetBackbone(
         stem_filters=8,
         stem_kernel_size=3,
@@ -62,7 +73,11 @@ def test_backbone(name):
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
     for weights in ("fresh", "copy", "preserve"):
         new = keras_ic.rewrite(model, weights=weights)
-        assert models.ics(new) and not models.batch_normalizations(new) and isinstance(new, keras.Model)
+        assert (
+            models.ics(new)
+            and not models.batch_normalizations(new)
+            and isinstance(new, keras.Model)
+        )
     for expected, actual in zip(models.outputs(model, x), models.outputs(new, x), strict=True):
         assert np.abs(expected - actual).max() <= 1e-4 * np.abs(expected).max()
     unchanged.check()

@@ -1,4 +1,6 @@
-"""Subclasses of Keras's layers: one with a `call` of its own may compute anything, one without is what it is made from."""
+"""Subclasses of Keras's layers: one with a `call` of its own may compute anything, one without is
+what it is made from.
+"""
 
 import keras
 import pytest
@@ -39,11 +41,20 @@ OWN = [
 
 @pytest.mark.parametrize("kind, arguments", OWN)
 def test_a_subclass_with_a_call_of_its_own_is_not_what_it_is_made_from(kind, arguments):
-    stack = [layers.Conv2D(4, 1, activation="tanh"), layers.BatchNormalization(name="bn"), kind(**arguments, name="own")]
+    stack = [
+        layers.Conv2D(4, 1, activation="tanh"),
+        layers.BatchNormalization(name="bn"),
+        kind(**arguments, name="own"),
+    ]
     model = keras.Sequential([keras.Input((8, 8, 3)), *stack, layers.Dense(3, name="end")])
     new = folded(model)
     assert "own" in results(model)["bn"] and type(new.get_layer("own")) is kind
-    stack = [layers.Conv2D(4, 1), kind(**arguments), layers.BatchNormalization(axis=-1), layers.ReLU()]
+    stack = [
+        layers.Conv2D(4, 1),
+        kind(**arguments),
+        layers.BatchNormalization(axis=-1),
+        layers.ReLU(),
+    ]
     assert Affine in kinds(folded(keras.Sequential([keras.Input((8, 8, 3)), *stack])))
     rewritten = keras_ic.rewrite(model, weights="preserve")
     models.assert_same_function(model, rewritten)
@@ -70,6 +81,13 @@ def test_a_subclass_without_a_call_of_its_own_is_what_it_is_made_from():
     class Named(layers.AveragePooling2D):
         pass
 
-    model = keras.Sequential([keras.Input((8, 8, 3)), keras_ic.IC(name="ic"), Named(2, name="own"), layers.Dense(3, name="end")])
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras_ic.IC(name="ic"),
+            Named(2, name="own"),
+            layers.Dense(3, name="end"),
+        ]
+    )
     folded(model)
     assert results(model)["ic"] == "folded into end"

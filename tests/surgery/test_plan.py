@@ -23,11 +23,17 @@ def test_plan_of_a_small_network():
     model = models.small_convolutional()
     unchanged = models.Unchanged(model)
     plan = keras_ic.plan(model, 0.1)
-    assert rows(plan, "ic") == {"conv2": "IC conv2_ic (rate 0.1) before it", "dense": "IC dense_ic (rate 0.1) before it"}
+    assert rows(plan, "ic") == {
+        "conv2": "IC conv2_ic (rate 0.1) before it",
+        "dense": "IC dense_ic (rate 0.1) before it",
+    }
     assert rows(plan, "normalization") == {"bn1": "removed", "bn2": "removed"}
     assert rows(plan, "bias") == {"conv1": "gets a bias", "conv2": "gets a bias"}
     assert reasons(plan) == {"conv1": "no IC: reads the raw input"}
-    assert json.loads(json.dumps(plan.to_dict()))["parameters"] == {"before": model.count_params(), "after": keras_ic.rewrite(model).count_params()}
+    assert json.loads(json.dumps(plan.to_dict()))["parameters"] == {
+        "before": model.count_params(),
+        "after": keras_ic.rewrite(model).count_params(),
+    }
     unchanged.check()
 
 
@@ -39,7 +45,15 @@ def test_plan_prints_every_row():
 
 
 def test_flops_count_multiplications_and_additions():
-    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3, padding="same"), layers.ReLU(), layers.Flatten(), layers.Dense(5)])
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, padding="same"),
+            layers.ReLU(),
+            layers.Flatten(),
+            layers.Dense(5),
+        ]
+    )
     convolution, dense = 8 * 8 * 4 * (2 * 27 + 1), 5 * (2 * 256 + 1)
     assert keras_ic.plan(model).flops == (convolution + dense, convolution + dense + 2 * 256)
 
@@ -62,40 +76,90 @@ def test_flops_of_a_layer(layer, flops):
 
 def test_rate_of_the_site():
     sites = []
-    plan = keras_ic.plan(models.small_convolutional(), lambda site: sites.append(site) or 0.02 + 0.08 * site.depth)
-    assert [(site.layer.name, site.index, site.depth) for site in sites] == [("conv2", 0, 0.0), ("dense", 1, 1.0)]
-    assert [change.rate for change in plan.changes if change.kind == "ic"] == pytest.approx([0.02, 0.1])
+    plan = keras_ic.plan(
+        models.small_convolutional(), lambda site: sites.append(site) or 0.02 + 0.08 * site.depth
+    )
+    assert [(site.layer.name, site.index, site.depth) for site in sites] == [
+        ("conv2", 0, 0.0),
+        ("dense", 1, 1.0),
+    ]
+    assert [change.rate for change in plan.changes if change.kind == "ic"] == pytest.approx(
+        [0.02, 0.1]
+    )
 
 
 def test_raw_input_reaches_through_preprocessing_padding_and_nested_models():
-    inner = keras.Sequential([keras.Input((10, 10, 3)), layers.Conv2D(3, 1, name="inner1"), layers.Conv2D(3, 1, name="inner2")], name="inner")
+    inner = keras.Sequential(
+        [
+            keras.Input((10, 10, 3)),
+            layers.Conv2D(3, 1, name="inner1"),
+            layers.Conv2D(3, 1, name="inner2"),
+        ],
+        name="inner",
+    )
     x = inputs = keras.Input((8, 8, 3))
-    for layer in (layers.Rescaling(2.0), layers.Normalization(mean=0.5, variance=2.0), layers.ZeroPadding2D(), inner, layers.Dense(2, name="end")):
+    for layer in (
+        layers.Rescaling(2.0),
+        layers.Normalization(mean=0.5, variance=2.0),
+        layers.ZeroPadding2D(),
+        inner,
+        layers.Dense(2, name="end"),
+    ):
         x = layer(x)
     plan = keras_ic.plan(keras.Model(inputs, x))
     assert reasons(plan)["inner/inner1"] == "no IC: reads the raw input"
     assert list(rows(plan, "ic")) == ["inner/inner2", "end"]
-    assert list(rows(keras_ic.plan(keras.Model(inputs, x), skip_first=False), "ic")) == ["inner/inner1", "inner/inner2", "end"]
+    assert list(rows(keras_ic.plan(keras.Model(inputs, x), skip_first=False), "ic")) == [
+        "inner/inner1",
+        "inner/inner2",
+        "end",
+    ]
 
 
 def test_an_embedding_is_no_raw_input_and_integers_get_no_ic():
-    model = keras.Sequential([keras.Input((6,), dtype="int32"), layers.Embedding(9, 4, name="embedding"), layers.Dense(3, name="dense")])
+    model = keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            layers.Embedding(9, 4, name="embedding"),
+            layers.Dense(3, name="dense"),
+        ]
+    )
     plan = keras_ic.plan(model)
-    assert list(rows(plan, "ic")) == ["dense"] and "not known as a weight layer" in reasons(plan)["embedding"]
+    assert (
+        list(rows(plan, "ic")) == ["dense"]
+        and "not known as a weight layer" in reasons(plan)["embedding"]
+    )
     direct = keras.Sequential([keras.Input((6,), dtype="int32"), layers.Dense(3, name="dense")])
-    assert reasons(keras_ic.plan(direct, skip_first=False))["dense"] == "no IC: its input is of dtype int32"
+    assert (
+        reasons(keras_ic.plan(direct, skip_first=False))["dense"]
+        == "no IC: its input is of dtype int32"
+    )
 
 
 def test_share_and_not_share():
     inputs = keras.Input((6,))
     x = layers.Dense(4, activation="relu", name="stem")(inputs)
     model = keras.Model(inputs, [layers.Dense(2, name="one")(x), layers.Dense(2, name="two")(x)])
-    assert rows(keras_ic.plan(model), "ic") == {"one": "IC one_ic (rate 0.05) before it", "two": "shares one_ic"}
-    assert [change.name for change in keras_ic.plan(model, share=False).changes] == ["one_ic", "two_ic"]
+    assert rows(keras_ic.plan(model), "ic") == {
+        "one": "IC one_ic (rate 0.05) before it",
+        "two": "shares one_ic",
+    }
+    assert [change.name for change in keras_ic.plan(model, share=False).changes] == [
+        "one_ic",
+        "two_ic",
+    ]
 
 
 def test_existing_ic_is_not_doubled():
-    model = keras.Sequential([keras.Input((6,)), layers.Dense(4, name="stem"), keras_ic.IC(), layers.Dropout(0.1), layers.Dense(3, name="end")])
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(4, name="stem"),
+            keras_ic.IC(),
+            layers.Dropout(0.1),
+            layers.Dense(3, name="end"),
+        ]
+    )
     plan = keras_ic.plan(model)
     assert plan.changes == [] and reasons(plan)["end"] == "no IC: has an IC layer already"
 
@@ -113,10 +177,19 @@ def test_skip_and_further_weight_layers_and_wrappers():
     model = keras.Model(inputs, x)
     plan = keras_ic.plan(model)
     assert list(rows(plan, "ic")) == ["timed"]
-    assert all("not known as a weight layer" in reasons(plan)[name] for name in ("both", "attention"))
+    assert all(
+        "not known as a weight layer" in reasons(plan)[name] for name in ("both", "attention")
+    )
     assert reasons(plan)["norm"] == "stays: only BatchNormalization leaves"
-    plan = keras_ic.plan(model, weight_layers=(layers.LSTM, layers.MultiHeadAttention), skip=lambda layer: layer.name == "timed")
-    assert list(rows(plan, "ic")) == ["both", "attention"] and reasons(plan)["timed"] == "no IC: skip= says so"
+    plan = keras_ic.plan(
+        model,
+        weight_layers=(layers.LSTM, layers.MultiHeadAttention),
+        skip=lambda layer: layer.name == "timed",
+    )
+    assert (
+        list(rows(plan, "ic")) == ["both", "attention"]
+        and reasons(plan)["timed"] == "no IC: skip= says so"
+    )
 
 
 def test_normalizations_that_stay_say_why():
@@ -130,12 +203,17 @@ def test_normalizations_that_stay_say_why():
     model = keras.Model(inputs, layers.Dense(2)(Other(name="other")(x)))
     told = reasons(keras_ic.plan(model, weights="preserve"))
     assert "training=True" in told["always"] and "Other computes something else" in told["other"]
-    assert reasons(keras_ic.plan(models.small_convolutional(), normalization="keep"))["bn1"] == 'kept, as normalization="keep" says'
+    assert (
+        reasons(keras_ic.plan(models.small_convolutional(), normalization="keep"))["bn1"]
+        == 'kept, as normalization="keep" says'
+    )
 
 
 def test_batch_normalization_hidden_in_a_composite_layer_is_told():
     hidden = keras.Sequential([keras.Input((4,)), layers.Dense(4), layers.BatchNormalization()])
-    model = keras.Sequential([keras.Input((5, 4)), layers.Dense(4), layers.TimeDistributed(hidden, name="timed")])
+    model = keras.Sequential(
+        [keras.Input((5, 4)), layers.Dense(4), layers.TimeDistributed(hidden, name="timed")]
+    )
     assert "1 BatchNormalization" in reasons(keras_ic.plan(model))["timed"]
 
 
@@ -151,12 +229,26 @@ def test_bias_leave_and_repair_through_pooling():
 @pytest.mark.parametrize("timed", [False, True])
 @pytest.mark.parametrize(
     "linear",
-    [lambda: layers.Conv2D(4, 3, use_bias=False), lambda: layers.DepthwiseConv2D(2, depth_multiplier=2, use_bias=False)],
+    [
+        lambda: layers.Conv2D(4, 3, use_bias=False),
+        lambda: layers.DepthwiseConv2D(2, depth_multiplier=2, use_bias=False),
+    ],
     ids=["Conv2D", "DepthwiseConv2D"],
 )
 def test_bias_repair_inside_time_distributed(linear, timed):
-    wrap = layers.TimeDistributed if timed else (lambda layer, name=None: type(layer).from_config({**layer.get_config(), "name": name}))
-    stack = [wrap(linear(), name="one"), wrap(layers.BatchNormalization(), name="bn"), layers.ReLU(), layers.Dense(2, name="end")]
+    wrap = (
+        layers.TimeDistributed
+        if timed
+        else (
+            lambda layer, name=None: type(layer).from_config({**layer.get_config(), "name": name})
+        )
+    )
+    stack = [
+        wrap(linear(), name="one"),
+        wrap(layers.BatchNormalization(), name="bn"),
+        layers.ReLU(),
+        layers.Dense(2, name="end"),
+    ]
     model = keras.Sequential([keras.Input((3, 8, 8, 2) if timed else (8, 8, 2)), *stack])
     plan = keras_ic.plan(model)
     assert rows(plan, "bias") == {"one": "gets a bias"}
@@ -166,8 +258,17 @@ def test_bias_repair_inside_time_distributed(linear, timed):
 
 def test_size_of_a_new_bias():
     # What leaves has as many channels as there are biases.
-    for equation, shape, axis in (("abc,cd->adb", (6, 5), 1), ("abc,cd->abd", (5, 6), -1), ("ab...,bc->ac...", (6, 3), 1)):
-        stack = [layers.EinsumDense(equation, shape, name="one"), layers.BatchNormalization(axis=axis), layers.ReLU(), layers.Dense(2)]
+    for equation, shape, axis in (
+        ("abc,cd->adb", (6, 5), 1),
+        ("abc,cd->abd", (5, 6), -1),
+        ("ab...,bc->ac...", (6, 3), 1),
+    ):
+        stack = [
+            layers.EinsumDense(equation, shape, name="one"),
+            layers.BatchNormalization(axis=axis),
+            layers.ReLU(),
+            layers.Dense(2),
+        ]
         model = keras.Sequential([keras.Input((5, 3)), *stack])
         plan = keras_ic.plan(model)
         assert rows(plan, "bias") == {"one": "gets a bias"}
@@ -178,18 +279,30 @@ def test_bias_repair_across_the_borders_of_models():
     def bare(name):
         return layers.Dense(4, use_bias=False, name=name)
 
-    inner = keras.Sequential([keras.Input((4,)), layers.BatchNormalization(), layers.ReLU(), bare("last")], name="inner")
+    inner = keras.Sequential(
+        [keras.Input((4,)), layers.BatchNormalization(), layers.ReLU(), bare("last")], name="inner"
+    )
     inputs = keras.Input((4,))
     x = inner(inner(bare("stem")(inputs)))
-    model = keras.Model(inputs, layers.Dense(2, name="end")(layers.BatchNormalization(name="outer")(x)))
+    model = keras.Model(
+        inputs, layers.Dense(2, name="end")(layers.BatchNormalization(name="outer")(x))
+    )
     plan = keras_ic.plan(model)
     assert rows(plan, "bias") == {"stem": "gets a bias", "inner/last": "gets a bias"}
     new = keras_ic.rewrite(model, weights="copy")
-    assert new.count_params() == plan.parameters[1] and new.get_layer("inner").get_layer("last").use_bias
+    assert (
+        new.count_params() == plan.parameters[1]
+        and new.get_layer("inner").get_layer("last").use_bias
+    )
 
 
 def test_a_model_that_is_called_in_training_stays():
-    stack = [layers.Dense(4, name="one"), layers.BatchNormalization(), layers.Dropout(0.5), layers.Dense(4, name="two")]
+    stack = [
+        layers.Dense(4, name="one"),
+        layers.BatchNormalization(),
+        layers.Dropout(0.5),
+        layers.Dense(4, name="two"),
+    ]
     inner = keras.Sequential([keras.Input((4,)), *stack], name="inner")
     inputs = keras.Input((4,))
     for calls in ([True], [None, True], [True, False]):
@@ -201,30 +314,50 @@ def test_a_model_that_is_called_in_training_stays():
         assert rows(plan, "ic") == {"end": "IC end_ic (rate 0) before it"}
         assert "called with training=True" in reasons(plan)["inner"]
         new = keras_ic.rewrite(model, 0.0, weights="preserve")
-        assert [layer.name for layer in new.get_layer("inner").layers] == [layer.name for layer in inner.layers]
+        assert [layer.name for layer in new.get_layer("inner").layers] == [
+            layer.name for layer in inner.layers
+        ]
         assert models.draws(new, models.sample(model))  # Its dropout works.
-    model = keras.Model(inputs, layers.Dense(3, name="end")(inner(layers.Dense(4, name="stem")(inputs), training=False)))
+    model = keras.Model(
+        inputs,
+        layers.Dense(3, name="end")(inner(layers.Dense(4, name="stem")(inputs), training=False)),
+    )
     assert list(rows(keras_ic.plan(model), "ic")) == ["inner/one", "inner/two", "end"]
 
 
 def test_an_ic_inside_time_distributed_is_not_doubled():
-    stack = [layers.Dense(4, name="stem"), layers.TimeDistributed(keras_ic.IC(0.1), name="timed"), layers.Dense(3, name="end")]
+    stack = [
+        layers.Dense(4, name="stem"),
+        layers.TimeDistributed(keras_ic.IC(0.1), name="timed"),
+        layers.Dense(3, name="end"),
+    ]
     model = keras.Sequential([keras.Input((5, 6)), *stack])
     plan = keras_ic.plan(model)
-    assert plan.changes == [] and reasons(plan) == {"stem": "no IC: reads the raw input", "end": "no IC: has an IC layer already"}
-    assert [row.state for row in inspect(model) if row.layer == "timed"] == ["rate 0.1, statistics as initialized"]
+    assert plan.changes == [] and reasons(plan) == {
+        "stem": "no IC: reads the raw input",
+        "end": "no IC: has an IC layer already",
+    }
+    assert [row.state for row in inspect(model) if row.layer == "timed"] == [
+        "rate 0.1, statistics as initialized"
+    ]
     with pytest.raises(ValueError, match="is in IC form already"):
         keras_ic.rewrite(model)
 
 
 def permutations():
     yield "Permute", layers.Permute((3, 1, 2)), 1
-    yield "Permute twice", keras.Sequential([layers.Permute((3, 1, 2)), layers.Permute((2, 3, 1))]), -1
+    yield (
+        "Permute twice",
+        keras.Sequential([layers.Permute((3, 1, 2)), layers.Permute((2, 3, 1))]),
+        -1,
+    )
     yield "Transpose", lambda x: keras.ops.transpose(x, (0, 1, -1, 2)), 2
     yield "Transpose of none", lambda x: keras.ops.transpose(keras.ops.transpose(x)), -1
 
 
-@pytest.mark.parametrize("move, axis", [pytest.param(*case[1:], id=case[0]) for case in permutations()])
+@pytest.mark.parametrize(
+    "move, axis", [pytest.param(*case[1:], id=case[0]) for case in permutations()]
+)
 def test_the_channel_axis_is_followed_through_a_permutation(move, axis):
     inputs = keras.Input((8, 7, 3))
     move = type(move).from_config(move.get_config()) if isinstance(move, layers.Layer) else move
@@ -236,10 +369,17 @@ def test_the_channel_axis_is_followed_through_a_permutation(move, axis):
 
 def test_names_are_unique_over_nested_and_repeated_models():
     def block(name):
-        return keras.Sequential([keras.Input((6,)), layers.Dense(6, name="dense", activation="relu")], name=name)
+        return keras.Sequential(
+            [keras.Input((6,)), layers.Dense(6, name="dense", activation="relu")], name=name
+        )
 
     x = inputs = keras.Input((6,))
-    for layer in (layers.Dense(6, name="dense"), layers.Identity(name="dense_ic"), block("a"), block("b")):
+    for layer in (
+        layers.Dense(6, name="dense"),
+        layers.Identity(name="dense_ic"),
+        block("a"),
+        block("b"),
+    ):
         x = layer(x)
     plan = keras_ic.plan(keras.Model(inputs, x))
     assert [change.name for change in plan.changes] == ["dense_ic_1", "dense_ic_2"]
@@ -281,10 +421,16 @@ def test_models_that_cannot_be_read():
 
     inputs = keras.Input((3,))
     for model, message in (
-        (Subclassed(), r"keras.Model\(inputs, outputs\).*Received: model 'mine' \(of type Subclassed\)"),
+        (
+            Subclassed(),
+            r"keras.Model\(inputs, outputs\).*Received: model 'mine' \(of type Subclassed\)",
+        ),
         (Custom(inputs, layers.Dense(2)(inputs), name="custom"), "Received: model 'custom'"),
         (keras.Sequential([layers.Dense(2)], name="raw"), "not built.*Received: model 'raw'"),
-        (keras.Sequential([keras.Input((3,)), layers.ReLU()], name="empty"), "no weight layers.*Received: model 'empty'"),
+        (
+            keras.Sequential([keras.Input((3,)), layers.ReLU()], name="empty"),
+            "no weight layers.*Received: model 'empty'",
+        ),
         (layers.Dense(2), "must be a keras.Model. Received"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -30,7 +30,8 @@ def policies(draw):
     deadline=None,
     derandomize=EXAMPLES <= 100,
     database=None,
-    # Every example builds several models: shrinking would take longer than reading the one that fails.
+    # Every example builds several models: shrinking would take longer than reading the one that
+    # fails.
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
@@ -50,13 +51,17 @@ def test_every_model(data, policy, seed):
     models.assert_same_function(model, new)
     assert type(new) is type(model) and new.name == model.name and new.compiled == model.compiled
     assert new.count_params() == plan.parameters[1]
-    assert {layer.name for layer in models.ics(new)} == {change.name for change in plan.changes if change.kind == "ic"}
+    assert {layer.name for layer in models.ics(new)} == {
+        change.name for change in plan.changes if change.kind == "ic"
+    }
     if policy["normalization"] == "remove":
         assert not models.batch_normalizations(new)
 
     again = keras_ic.rewrite(model, weights="preserve", **policy)
     assert json.dumps(again.get_config(), default=str) == json.dumps(new.get_config(), default=str)
-    assert json.dumps(plan.to_dict()) == json.dumps(keras_ic.plan(model, weights="preserve", **policy).to_dict())
+    assert json.dumps(plan.to_dict()) == json.dumps(
+        keras_ic.plan(model, weights="preserve", **policy).to_dict()
+    )
     assert keras_ic.plan(new, weights="preserve", **policy).changes == []
     with pytest.raises(ValueError, match="nothing to rewrite"):
         keras_ic.rewrite(new, weights="preserve", **policy)
@@ -65,7 +70,9 @@ def test_every_model(data, policy, seed):
         with tempfile.TemporaryDirectory() as folder:
             models.assert_saves_and_loads(new, folder)
     trainable = {layer.name: layer.trainable for layer in model.layers}
-    assert all(layer.trainable == trainable[layer.name] for layer in new.layers if layer.name in trainable)
+    assert all(
+        layer.trainable == trainable[layer.name] for layer in new.layers if layer.name in trainable
+    )
     if models.ics(new) and seed % 3 == 0:
         keras_ic.calibrate(new, models.sample(new, batch=8), batch_size=4, verbose=0)
         models.assert_same_function(model, new)

@@ -51,7 +51,9 @@ def test_calibrate_keeps_the_function_and_measures_every_input():
     keras_ic.calibrate(new, x, verbose=0)
     models.assert_same_function(model, new)
     for ic in models.ics(new):
-        values = keras.ops.convert_to_numpy(keras.Model(new.inputs, ic.input).predict(x, verbose=0)).astype("float64")
+        values = keras.ops.convert_to_numpy(
+            keras.Model(new.inputs, ic.input).predict(x, verbose=0)
+        ).astype("float64")
         axes = tuple(range(values.ndim - 1))
         np.testing.assert_allclose(ic.moving_mean.numpy(), values.mean(axes), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(ic.moving_variance.numpy(), values.var(axes), rtol=1e-4)
@@ -90,38 +92,61 @@ def test_recalibrate_is_exact_and_free_of_dropout():
     values = np.maximum(x @ kernel + bias, 0)
     for layer in (normalization, ic):
         np.testing.assert_allclose(layer.moving_mean.numpy(), values.mean(0), rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(layer.moving_variance.numpy(), values.var(0), rtol=1e-4, atol=1e-6)
-        values = (values - values.mean(0)) / np.sqrt(values.var(0) + layer.epsilon) * layer.gamma.numpy() + layer.beta.numpy()
+        np.testing.assert_allclose(
+            layer.moving_variance.numpy(), values.var(0), rtol=1e-4, atol=1e-6
+        )
+        values = (values - values.mean(0)) / np.sqrt(
+            values.var(0) + layer.epsilon
+        ) * layer.gamma.numpy() + layer.beta.numpy()
 
 
 def test_recalibrate_pools_batches_of_any_size():
     values = np.concatenate([data(48), data(2, seed=1) + 100.0])
     model = keras.Sequential([keras.Input((5,)), keras_ic.IC(0.3), layers.Dense(2)])
     keras_ic.recalibrate(model, values, batch_size=16, verbose=0)
-    np.testing.assert_allclose(model.layers[0].moving_mean.numpy(), values.astype("float64").mean(0), rtol=1e-6)
-    np.testing.assert_allclose(model.layers[0].moving_variance.numpy(), values.astype("float64").var(0), rtol=1e-5)
+    np.testing.assert_allclose(
+        model.layers[0].moving_mean.numpy(), values.astype("float64").mean(0), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        model.layers[0].moving_variance.numpy(), values.astype("float64").var(0), rtol=1e-5
+    )
 
 
 def test_shared_layers_pool_over_their_calls_and_masked_positions_do_not_count():
     shared = keras_ic.IC(0.1)
     a, b = keras.Input((3,)), keras.Input((3,))
-    model = keras.Model([a, b], layers.Add()([layers.Dense(2)(shared(a)), layers.Dense(2)(shared(b))]))
+    model = keras.Model(
+        [a, b], layers.Add()([layers.Dense(2)(shared(a)), layers.Dense(2)(shared(b))])
+    )
     x, y = data(20, 3), data(20, 3, seed=1) + 5
     keras_ic.recalibrate(model, [x, y], verbose=0)
-    np.testing.assert_allclose(shared.moving_mean.numpy(), np.concatenate([x, y]).mean(0), rtol=1e-5)
+    np.testing.assert_allclose(
+        shared.moving_mean.numpy(), np.concatenate([x, y]).mean(0), rtol=1e-5
+    )
 
-    masked = keras.Sequential([keras.Input((4, 3)), layers.Masking(0.0), keras_ic.IC(0.1), layers.Dense(2)])
+    masked = keras.Sequential(
+        [keras.Input((4, 3)), layers.Masking(0.0), keras_ic.IC(0.1), layers.Dense(2)]
+    )
     sequence = data(10, 12).reshape(10, 4, 3)
     sequence[:, 2:] = 0
     keras_ic.recalibrate(masked, sequence, verbose=0)
-    np.testing.assert_allclose(masked.layers[1].moving_mean.numpy(), sequence[:, :2].mean((0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(
+        masked.layers[1].moving_mean.numpy(), sequence[:, :2].mean((0, 1)), rtol=1e-5
+    )
 
 
 def test_every_kind_of_data_gives_the_same():
     torch = pytest.importorskip("torch")
     x, model, found = data(), network(), []
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.tensor(x)), batch_size=16)
-    for kind in (lambda: batches(x), lambda: Batches(x), lambda: loader, lambda: ((inputs,) for inputs, _ in batches(x))):
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(torch.tensor(x)), batch_size=16
+    )
+    for kind in (
+        lambda: batches(x),
+        lambda: Batches(x),
+        lambda: loader,
+        lambda: ((inputs,) for inputs, _ in batches(x)),
+    ):
         keras_ic.recalibrate(model, kind(), verbose=0)
         found.append(moving(model))
     keras_ic.recalibrate(model, x, batch_size=16, verbose=0)
@@ -153,7 +178,9 @@ def test_steps_and_progress_bar(capsys):
     assert capsys.readouterr().out == ""
     keras_ic.recalibrate(model, data(50), steps=2, batch_size=16)
     assert "2/2" in capsys.readouterr().out
-    keras_ic.recalibrate(model, np.concatenate([data(32), data(18, seed=9)]), steps=2, batch_size=16, verbose=0)
+    keras_ic.recalibrate(
+        model, np.concatenate([data(32), data(18, seed=9)]), steps=2, batch_size=16, verbose=0
+    )
     for path, value in moving(model).items():
         np.testing.assert_array_equal(expected[path], value)
 
@@ -176,12 +203,22 @@ def test_an_interrupted_pass_changes_nothing(function):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
 @pytest.mark.parametrize("function", [keras_ic.calibrate, keras_ic.recalibrate])
 def test_statistics_that_are_not_finite_are_refused(function, bad):
-    stack = [keras_ic.IC(0.1, name="first"), layers.Dense(3, activation="relu"), keras_ic.IC(0.1, name="second"), layers.Dense(2)]
-    model = keras.Sequential([keras.Input((5,)), layers.BatchNormalization(name="bn"), *stack], name="net")
+    stack = [
+        keras_ic.IC(0.1, name="first"),
+        layers.Dense(3, activation="relu"),
+        keras_ic.IC(0.1, name="second"),
+        layers.Dense(2),
+    ]
+    model = keras.Sequential(
+        [keras.Input((5,)), layers.BatchNormalization(name="bn"), *stack], name="net"
+    )
     x = data()
     x[21, 3] = bad
     before = [weight.numpy() for weight in model.weights]
-    with pytest.raises(ValueError, match=r"stay as they were.*nan or infinite.*Received: model 'net' with (bn|first)"):
+    with pytest.raises(
+        ValueError,
+        match=r"stay as they were.*nan or infinite.*Received: model 'net' with (bn|first)",
+    ):
         function(model, x, batch_size=16, verbose=0)
     assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, model.weights, strict=True))
     # Moving statistics that are not finite are mended by data that are.
@@ -216,21 +253,53 @@ def test_bad_input():
     bare = keras.Sequential([keras.Input((5,)), keras_ic.IC(0.1, scale=False, name="bare")])
     for call, message in (
         (lambda: keras_ic.calibrate(none, data()), "no IC layers.*Received: model 'none'"),
-        (lambda: keras_ic.recalibrate(none, data()), "no IC or BatchNormalization layers.*Received"),
+        (
+            lambda: keras_ic.recalibrate(none, data()),
+            "no IC or BatchNormalization layers.*Received",
+        ),
         (lambda: keras_ic.calibrate(bare, data()), "bare has no gamma.*Received: scale=False"),
-        (lambda: keras_ic.recalibrate(keras.Sequential([keras.Input((5,)), Other(name="other")]), data()), "other computes.*Received.*Other"),
-        (lambda: keras_ic.calibrate(model, data(size=4), verbose=0), r"must fit the inputs of model 'net'.*\(None, 5\). Received.*\(32, 4\)"),
-        (lambda: keras_ic.calibrate(model, data(), steps=9, verbose=0), "steps` says. Received: steps=9, data of 2 batches"),
-        (lambda: keras_ic.calibrate(model, data(0), verbose=0), "at least one batch.*data of 0 batches"),
-        (lambda: keras_ic.calibrate(model, "data"), "something that `fit` takes.*Received: data of type str"),
-        (lambda: keras_ic.calibrate(model, None), "something that `fit` takes.*Received: data=None"),
+        (
+            lambda: keras_ic.recalibrate(
+                keras.Sequential([keras.Input((5,)), Other(name="other")]), data()
+            ),
+            "other computes.*Received.*Other",
+        ),
+        (
+            lambda: keras_ic.calibrate(model, data(size=4), verbose=0),
+            r"must fit the inputs of model 'net'.*\(None, 5\). Received.*\(32, 4\)",
+        ),
+        (
+            lambda: keras_ic.calibrate(model, data(), steps=9, verbose=0),
+            "steps` says. Received: steps=9, data of 2 batches",
+        ),
+        (
+            lambda: keras_ic.calibrate(model, data(0), verbose=0),
+            "at least one batch.*data of 0 batches",
+        ),
+        (
+            lambda: keras_ic.calibrate(model, "data"),
+            "something that `fit` takes.*Received: data of type str",
+        ),
+        (
+            lambda: keras_ic.calibrate(model, None),
+            "something that `fit` takes.*Received: data=None",
+        ),
         (lambda: keras_ic.calibrate(model, []), r"something that `fit` takes.*Received: data=\[\]"),
-        (lambda: keras_ic.recalibrate(model, np.float32(3)), "arrays with a batch axis.*Received: data=.*3"),
-        (lambda: keras_ic.recalibrate(model, {"a": keras.ops.ones(())}), "something that `fit` takes.*Received: data={'a'"),
+        (
+            lambda: keras_ic.recalibrate(model, np.float32(3)),
+            "arrays with a batch axis.*Received: data=.*3",
+        ),
+        (
+            lambda: keras_ic.recalibrate(model, {"a": keras.ops.ones(())}),
+            "something that `fit` takes.*Received: data={'a'",
+        ),
         (lambda: keras_ic.calibrate(model, data(), steps=0), "Received: steps=0"),
         (lambda: keras_ic.calibrate(model, data(), batch_size="big"), "Received: batch_size='big'"),
         (lambda: keras_ic.calibrate(model, data(), verbose="loud"), "Received: verbose='loud'"),
-        (lambda: keras_ic.calibrate("model", data()), "must be a keras.Model. Received: model='model'"),
+        (
+            lambda: keras_ic.calibrate("model", data()),
+            "must be a keras.Model. Received: model='model'",
+        ),
     ):
         before = [weight.numpy() for weight in model.weights]
         with pytest.raises(ValueError, match=message):

@@ -20,7 +20,9 @@ def tanh(x):
 
 
 def branch(x, name, activation):
-    """What a pre-activation block adds to `x`; its first convolution pads with zeros, so that the shift before it cannot go there."""
+    """What a pre-activation block adds to `x`; its first convolution pads with zeros, so that the
+    shift before it cannot go there.
+    """
     x = keras_ic.IC(name=f"{name}_ic")(activation(x))
     return conv(name=f"{name}_conv2")(tanh(conv(name=f"{name}_conv1")(x)))
 
@@ -28,14 +30,18 @@ def branch(x, name, activation):
 def model_of(body):
     inputs = keras.Input((7, 6, 3))
     x = body(conv(name="stem")(inputs))
-    return keras.Model(inputs, layers.Dense(3, name="end")(layers.GlobalAveragePooling2D()(tanh(x))))
+    return keras.Model(
+        inputs, layers.Dense(3, name="end")(layers.GlobalAveragePooling2D()(tanh(x)))
+    )
 
 
 def results(model):
     return {change.layer: change.result for change in plan_fold(model).changes}
 
 
-def two_blocks(activation=layers.ReLU, normalize=lambda y: y, add=lambda x, y: layers.Add()([x, y])):
+def two_blocks(
+    activation=layers.ReLU, normalize=lambda y: y, add=lambda x, y: layers.Add()([x, y])
+):
     def body(x):
         for name in "ab":
             x = add(x, normalize(branch(x, name, activation())))
@@ -57,7 +63,9 @@ CARRIES = {
     "relu6": two_blocks(lambda: layers.ReLU(6.0)),
     "dropout behind the relu": two_blocks(lambda: lambda x: layers.Dropout(0.1)(layers.ReLU()(x))),
     "no activation": two_blocks(nothing),
-    "BatchNormalization": two_blocks(normalize=lambda y: layers.Dropout(0.1)(layers.BatchNormalization()(y))),
+    "BatchNormalization": two_blocks(
+        normalize=lambda y: layers.Dropout(0.1)(layers.BatchNormalization()(y))
+    ),
 }
 
 
@@ -66,9 +74,13 @@ def test_a_residual_stream_carries_the_shifts(case):
     model = model_of(CARRIES[case])
     new = folded(model)
     assert not any(isinstance(layer, Affine) for layer in new.layers)
-    assert sum(isinstance(layer, Clip) for layer in new.layers) == (0 if case == "no activation" else 2)
+    assert sum(isinstance(layer, Clip) for layer in new.layers) == (
+        0 if case == "no activation" else 2
+    )
     found = results(model)
-    assert found["a_ic"].startswith("folded into a_conv1, stem, ") and found["a_ic"].endswith("the shift along the residual stream")
+    assert found["a_ic"].startswith("folded into a_conv1, stem, ") and found["a_ic"].endswith(
+        "the shift along the residual stream"
+    )
     assert found["stem"] == "gets a bias"
 
 
@@ -95,17 +107,29 @@ def with_shared_layer():
 STAYS = {
     "the sum is an output of the model": as_output,
     "the sum is an input of the model": of_the_raw_input,
-    "something else reads the sum": lambda: model_of(lambda x: layers.Multiply()([layers.Add()([x, branch(x, "a", layers.ReLU())]), x])),
+    "something else reads the sum": lambda: model_of(
+        lambda x: layers.Multiply()([layers.Add()([x, branch(x, "a", layers.ReLU())]), x])
+    ),
     "the layer on the other side is called twice": with_shared_layer,
     "the layer on the other side has an activation": lambda: model_of(
         lambda x: layers.Add()([x, conv(activation="tanh")(branch(x, "a", layers.ReLU()))])
     ),
     "something else reads the other side": lambda: model_of(
-        lambda x: (lambda y: layers.Multiply()([layers.Add()([x, y]), y]))(branch(x, "a", layers.ReLU()))
+        lambda x: (lambda y: layers.Multiply()([layers.Add()([x, y]), y]))(
+            branch(x, "a", layers.ReLU())
+        )
     ),
-    "the sum is added twice": lambda: model_of(lambda x: layers.Add()([x, branch(x, "a", layers.ReLU()), x])),
-    "the other side has one channel for all": lambda: model_of(lambda x: layers.Add()([x, conv(1)(branch(x, "a", layers.ReLU()))])),
-    "the stem is called twice": lambda: model_of(lambda x: (lambda stem: layers.Add()([stem(tanh(x)), branch(stem(x), "a", layers.ReLU())]))(conv())),
+    "the sum is added twice": lambda: model_of(
+        lambda x: layers.Add()([x, branch(x, "a", layers.ReLU()), x])
+    ),
+    "the other side has one channel for all": lambda: model_of(
+        lambda x: layers.Add()([x, conv(1)(branch(x, "a", layers.ReLU()))])
+    ),
+    "the stem is called twice": lambda: model_of(
+        lambda x: (lambda stem: layers.Add()([stem(tanh(x)), branch(stem(x), "a", layers.ReLU())]))(
+            conv()
+        )
+    ),
 }
 
 

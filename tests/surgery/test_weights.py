@@ -1,4 +1,6 @@
-"""The function is preserved: absorption into each kind of linear layer, before and behind, and the affine where neither is exact."""
+"""The function is preserved: absorption into each kind of linear layer, before and behind, and the
+affine where neither is exact.
+"""
 
 import keras
 import numpy as np
@@ -14,7 +16,10 @@ LINEAR = [
     layers.Dense(3),
     layers.Dense(3, use_bias=False),
     *(getattr(layers, f"Conv{rank}D")(6, 3, use_bias=rank != 2) for rank in SHAPES),
-    *(getattr(layers, f"Conv{rank}DTranspose")(6, 3, strides=2, use_bias=rank != 2) for rank in SHAPES),
+    *(
+        getattr(layers, f"Conv{rank}DTranspose")(6, 3, strides=2, use_bias=rank != 2)
+        for rank in SHAPES
+    ),
     layers.DepthwiseConv1D(3, depth_multiplier=2),
     layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False),
     layers.SeparableConv1D(5, 3, depth_multiplier=2),
@@ -35,7 +40,11 @@ def rank_of(layer):
 
 
 def absorbed(model):
-    return {change.layer: change.result for change in keras_ic.plan(model, weights="preserve").changes if change.kind == "normalization"}
+    return {
+        change.layer: change.result
+        for change in keras_ic.plan(model, weights="preserve").changes
+        if change.kind == "normalization"
+    }
 
 
 def preserved(model):
@@ -52,32 +61,61 @@ def anew(layer):
     return type(layer).from_config({**layer.get_config(), "name": "linear"})
 
 
-@pytest.mark.parametrize("settings", [{}, {"center": False}, {"scale": False}, {"center": False, "scale": False}], ids=str)
-@pytest.mark.parametrize("layer", LINEAR, ids=lambda layer: f"{type(layer).__name__}-{LINEAR.index(layer)}")
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"center": False}, {"scale": False}, {"center": False, "scale": False}],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "layer", LINEAR, ids=lambda layer: f"{type(layer).__name__}-{LINEAR.index(layer)}"
+)
 def test_absorbed_into_the_layer_before(layer, settings):
-    stack = [keras.Input(SHAPES[rank_of(layer)]), anew(layer), layers.Dropout(0.5), layers.BatchNormalization(name="bn", **settings), layers.ReLU()]
+    stack = [
+        keras.Input(SHAPES[rank_of(layer)]),
+        anew(layer),
+        layers.Dropout(0.5),
+        layers.BatchNormalization(name="bn", **settings),
+        layers.ReLU(),
+    ]
     model = models.randomize(keras.Sequential(stack))
     assert absorbed(model) == {"bn": "absorbed into linear"}
     assert preserved(model).get_layer("linear").weights[-1].name == "bias"
 
 
-@pytest.mark.parametrize("layer", LINEAR, ids=lambda layer: f"{type(layer).__name__}-{LINEAR.index(layer)}")
+@pytest.mark.parametrize(
+    "layer", LINEAR, ids=lambda layer: f"{type(layer).__name__}-{LINEAR.index(layer)}"
+)
 def test_absorbed_into_the_layer_behind_where_that_is_exact(layer):
-    stack = [keras.Input(SHAPES[rank_of(layer)]), layers.BatchNormalization(name="bn"), layers.Dropout(0.5), anew(layer)]
+    stack = [
+        keras.Input(SHAPES[rank_of(layer)]),
+        layers.BatchNormalization(name="bn"),
+        layers.Dropout(0.5),
+        anew(layer),
+    ]
     model = models.randomize(keras.Sequential(stack))
     padded = getattr(layer, "padding", "valid") != "valid"
-    exact = not padded and not isinstance(layer, layers.EinsumDense) and "Transpose" not in type(layer).__name__
+    exact = (
+        not padded
+        and not isinstance(layer, layers.EinsumDense)
+        and "Transpose" not in type(layer).__name__
+    )
     assert absorbed(model) == {"bn": "absorbed into linear" if exact else "becomes bn_affine"}
     preserved(model)
 
 
-ON_IMAGES = [layer for layer in LINEAR if rank_of(layer) == 2 and not isinstance(layer, layers.EinsumDense)]
+ON_IMAGES = [
+    layer for layer in LINEAR if rank_of(layer) == 2 and not isinstance(layer, layers.EinsumDense)
+]
 
 
-@pytest.mark.parametrize("layer", ON_IMAGES, ids=lambda layer: f"{type(layer).__name__}-{LINEAR.index(layer)}")
+@pytest.mark.parametrize(
+    "layer", ON_IMAGES, ids=lambda layer: f"{type(layer).__name__}-{LINEAR.index(layer)}"
+)
 def test_a_mere_scale_goes_through_padding_into_the_layer_behind(layer):
     normalization = layers.BatchNormalization(center=False, name="bn")
-    model = keras.Sequential([keras.Input(SHAPES[2]), normalization, layers.ZeroPadding2D(2), anew(layer)])
+    model = keras.Sequential(
+        [keras.Input(SHAPES[2]), normalization, layers.ZeroPadding2D(2), anew(layer)]
+    )
     normalization.gamma.assign([0.5, 2.0, 3.0, 0.1])
     normalization.moving_variance.assign([0.5, 2.0, 3.0, 0.1])
     assert absorbed(model) == {"bn": "absorbed into linear"}
@@ -88,7 +126,14 @@ def test_a_mere_scale_goes_through_padding_into_the_layer_behind(layer):
 
 def test_a_shift_does_not_go_through_padding():
     model = models.randomize(
-        keras.Sequential([keras.Input((6, 6, 3)), layers.BatchNormalization(name="bn"), layers.ZeroPadding2D(), layers.Conv2D(4, 3)])
+        keras.Sequential(
+            [
+                keras.Input((6, 6, 3)),
+                layers.BatchNormalization(name="bn"),
+                layers.ZeroPadding2D(),
+                layers.Conv2D(4, 3),
+            ]
+        )
     )
     assert absorbed(model) == {"bn": "becomes bn_affine"}
     preserved(model)
@@ -101,26 +146,55 @@ def functional(build):
 
 CASES = {
     "behind an activation, before a padded convolution": (
-        lambda x: layers.Conv2D(3, 3, padding="same")(layers.BatchNormalization(name="bn")(keras.ops.relu(x))),
+        lambda x: layers.Conv2D(3, 3, padding="same")(
+            layers.BatchNormalization(name="bn")(keras.ops.relu(x))
+        ),
         "becomes bn_affine",
     ),
     "before several layers": (
-        lambda x: [layers.Conv2D(3, 1, name=name)(x) for x in [layers.BatchNormalization(name="bn")(keras.ops.relu(x))] for name in ("one", "two")],
+        lambda x: [
+            layers.Conv2D(3, 1, name=name)(x)
+            for x in [layers.BatchNormalization(name="bn")(keras.ops.relu(x))]
+            for name in ("one", "two")
+        ],
         "absorbed into one, two",
     ),
     "before a layer and an addition": (
-        lambda x: [y + layers.Conv2D(4, 1)(y) for y in [layers.BatchNormalization(name="bn")(keras.ops.relu(x))]],
+        lambda x: [
+            y + layers.Conv2D(4, 1)(y)
+            for y in [layers.BatchNormalization(name="bn")(keras.ops.relu(x))]
+        ],
         "becomes bn_affine",
     ),
-    "behind a layer that others read": (lambda x: layers.BatchNormalization(name="bn")(x) + x, "becomes bn_affine"),
-    "behind a layer that is an output": (lambda x: [keras.ops.relu(layers.BatchNormalization(name="bn")(x)), x], "becomes bn_affine"),
+    "behind a layer that others read": (
+        lambda x: layers.BatchNormalization(name="bn")(x) + x,
+        "becomes bn_affine",
+    ),
+    "behind a layer that is an output": (
+        lambda x: [keras.ops.relu(layers.BatchNormalization(name="bn")(x)), x],
+        "becomes bn_affine",
+    ),
     "at an output": (lambda x: layers.BatchNormalization(name="bn")(x), "absorbed into conv"),
-    "behind an addition": (lambda x: layers.BatchNormalization(name="bn")(keras.ops.relu(x) + x), "becomes bn_affine"),
-    "before pooling": (lambda x: layers.MaxPooling2D()(layers.BatchNormalization(name="bn")(x)), "absorbed into conv"),
-    "behind pooling": (lambda x: layers.BatchNormalization(name="bn")(layers.MaxPooling2D()(x)), "becomes bn_affine"),
-    "on another axis": (lambda x: layers.BatchNormalization(axis=1, name="bn")(x), "becomes bn_affine"),
+    "behind an addition": (
+        lambda x: layers.BatchNormalization(name="bn")(keras.ops.relu(x) + x),
+        "becomes bn_affine",
+    ),
+    "before pooling": (
+        lambda x: layers.MaxPooling2D()(layers.BatchNormalization(name="bn")(x)),
+        "absorbed into conv",
+    ),
+    "behind pooling": (
+        lambda x: layers.BatchNormalization(name="bn")(layers.MaxPooling2D()(x)),
+        "becomes bn_affine",
+    ),
+    "on another axis": (
+        lambda x: layers.BatchNormalization(axis=1, name="bn")(x),
+        "becomes bn_affine",
+    ),
     "behind a fused activation": (
-        lambda x: layers.BatchNormalization(name="bn")(layers.Conv2D(4, 1, activation="relu", name="fused")(x)),
+        lambda x: layers.BatchNormalization(name="bn")(
+            layers.Conv2D(4, 1, activation="relu", name="fused")(x)
+        ),
         "becomes bn_affine",
     ),
 }
@@ -135,7 +209,11 @@ def test_where_a_normalization_stands(case):
 
 
 def test_two_normalizations_in_a_row_and_around_one_layer():
-    model = functional(lambda x: layers.BatchNormalization(name="two")(layers.Dropout(0.2)(layers.BatchNormalization(name="one")(x))))
+    model = functional(
+        lambda x: layers.BatchNormalization(name="two")(
+            layers.Dropout(0.2)(layers.BatchNormalization(name="one")(x))
+        )
+    )
     assert absorbed(model) == {"one": "absorbed into conv", "two": "absorbed into conv"}
     preserved(model)
     around = [
@@ -177,11 +255,20 @@ def test_inside_time_distributed():
 
 def test_bias_leave_absorbs_where_there_is_a_bias():
     for use_bias, expected in ((True, "absorbed into conv"), (False, "becomes bn_affine")):
-        stack = [keras.Input((6, 6, 3)), layers.Conv2D(4, 3, use_bias=use_bias, name="conv"), layers.BatchNormalization(name="bn"), layers.ReLU()]
+        stack = [
+            keras.Input((6, 6, 3)),
+            layers.Conv2D(4, 3, use_bias=use_bias, name="conv"),
+            layers.BatchNormalization(name="bn"),
+            layers.ReLU(),
+        ]
         model = models.randomize(keras.Sequential([*stack, layers.Conv2D(2, 1, use_bias=False)]))
         plan = keras_ic.plan(model, weights="preserve", bias="leave")
-        assert {change.layer: change.result for change in plan.changes if change.kind == "normalization"} == {"bn": expected}
-        models.assert_same_function(model, keras_ic.rewrite(model, weights="preserve", bias="leave"))
+        assert {
+            change.layer: change.result for change in plan.changes if change.kind == "normalization"
+        } == {"bn": expected}
+        models.assert_same_function(
+            model, keras_ic.rewrite(model, weights="preserve", bias="leave")
+        )
 
 
 def test_ics_start_as_identities():
@@ -191,7 +278,9 @@ def test_ics_start_as_identities():
         np.testing.assert_allclose(keras.ops.convert_to_numpy(ic(x)), x, rtol=1e-6)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("float64", marks=pytest.mark.tensorflow_only)])
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", pytest.param("float64", marks=pytest.mark.tensorflow_only)]
+)
 def test_other_precisions(policy):
     keras.config.set_dtype_policy(policy)
     model = models.randomize(models.small_convolutional())

@@ -3,17 +3,27 @@ import pytest
 from keras_ic.experiments import Configuration, record
 from keras_ic.tuning import board
 
-accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard")
+accumulators = pytest.importorskip(
+    "tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard"
+)
 
 
 def test_curves_and_hparams_of_every_seed(tmp_path):
     values = Configuration(epochs=2).to_dict()
     for seed in (0, 1):
         folder = tmp_path / "trials" / "07" / f"seed{seed}"
-        head = {"configuration": {name: value for name, value in values.items() if name != "seed"}, "seed": seed}
+        head = {
+            "configuration": {name: value for name, value in values.items() if name != "seed"},
+            "seed": seed,
+        }
         record.begin(folder, {**head, "versions": {}, "parameters": 9, "steps": 1}, [])
         for epoch in (1, 2):
-            metrics = {"loss": 1 / epoch, "accuracy": 0.1 * epoch, "val_loss": None, "val_accuracy": 0.2 * epoch + seed}
+            metrics = {
+                "loss": 1 / epoch,
+                "accuracy": 0.1 * epoch,
+                "val_loss": None,
+                "val_accuracy": 0.2 * epoch + seed,
+            }
             record.append(folder, {"epoch": epoch, **metrics, "seconds": 1, "step_seconds": 1})
     result = {"trial": "07", "values": {"rate": 0.05, "order": "usual"}}
     board.write(tmp_path, result)
@@ -22,7 +32,14 @@ def test_curves_and_hparams_of_every_seed(tmp_path):
         events = accumulators.EventAccumulator(str(tmp_path / "tensorboard" / "07" / f"seed{seed}"))
         events.Reload()
         assert {"accuracy", "loss", "val_accuracy", "val_loss"} <= set(events.Tags()["tensors"])
-        read = [(event.step, event.tensor_proto.float_val[0]) for event in events.Tensors("val_accuracy")]
+        read = [
+            (event.step, event.tensor_proto.float_val[0])
+            for event in events.Tensors("val_accuracy")
+        ]
         assert read == [(1, pytest.approx(0.2 + seed)), (2, pytest.approx(0.4 + seed))]
         started = events.summary_metadata["_hparams_/session_start_info"].plugin_data
-        assert started.plugin_name == "hparams" and b"rate" in started.content and b"usual" in started.content
+        assert (
+            started.plugin_name == "hparams"
+            and b"rate" in started.content
+            and b"usual" in started.content
+        )

@@ -31,24 +31,55 @@ TUNE = [
 
 @pytest.mark.tensorflow_only
 def test_a_search_from_the_command_line(tmp_path, capsys):
-    arguments = ["--trials", "2", "--order", "ic", "--rate", "0", "0.2", "--rate-depth", "uniform", "--rate-schedule", "constant"]
+    arguments = [
+        "--trials",
+        "2",
+        "--order",
+        "ic",
+        "--rate",
+        "0",
+        "0.2",
+        "--rate-depth",
+        "uniform",
+        "--rate-schedule",
+        "constant",
+    ]
     command = [*TUNE, *arguments, "--schedule", "cosine", "--out", str(tmp_path / "search")]
     assert main(command) == 0
     shown = capsys.readouterr().out
-    assert shown.count("% of the validation images") == 2 and (tmp_path / "search" / "table.md").read_text() in shown
-    lines = [json.loads(line) for line in (tmp_path / "search" / "trials.jsonl").read_text().splitlines()]
-    assert all(set(line["values"]) == {"rate", "learning_rate"} and 0 <= line["values"]["rate"] <= 0.2 for line in lines)
+    assert (
+        shown.count("% of the validation images") == 2
+        and (tmp_path / "search" / "table.md").read_text() in shown
+    )
+    lines = [
+        json.loads(line) for line in (tmp_path / "search" / "trials.jsonl").read_text().splitlines()
+    ]
+    assert all(
+        set(line["values"]) == {"rate", "learning_rate"} and 0 <= line["values"]["rate"] <= 0.2
+        for line in lines
+    )
     assert {"trial", "values", "score", "status"} <= set(lines[0])
     before = (tmp_path / "search" / "trials.jsonl").read_bytes()
     assert main(command) == 0  # done already
-    assert (tmp_path / "search" / "trials.jsonl").read_bytes() == before and "the figures beside them" in capsys.readouterr().out
-    assert "This search of 2 trials has come to its end" in error_of(capsys, *command, "--trials", "3")
+    assert (
+        tmp_path / "search" / "trials.jsonl"
+    ).read_bytes() == before and "the figures beside them" in capsys.readouterr().out
+    assert "This search of 2 trials has come to its end" in error_of(
+        capsys, *command, "--trials", "3"
+    )
 
 
 def test_dry_run_searches_nothing(tmp_path, capsys):
-    assert main([*TUNE, "--rate", "0.1", "--prune", "--dry-run", "--out", str(tmp_path / "search")]) == 0
+    assert (
+        main([*TUNE, "--rate", "0.1", "--prune", "--dry-run", "--out", str(tmp_path / "search")])
+        == 0
+    )
     said = json.loads(capsys.readouterr().out.partition(": ")[2])
-    assert (said["space"]["rate"], said["prune"], said["recipe"]["model"]) == ([0.1, 0.1], True, "small")
+    assert (said["space"]["rate"], said["prune"], said["recipe"]["model"]) == (
+        [0.1, 0.1],
+        True,
+        "small",
+    )
     assert not (tmp_path / "search").exists()
 
 
@@ -73,8 +104,21 @@ def test_bad_arguments(tmp_path, capsys, arguments, message):
 
 @pytest.mark.tensorflow_only
 def test_stopped_by_a_signal(tmp_path):
-    command = [sys.executable, "-m", "keras_ic", *TUNE, "--epochs", "500", "--trials", "1", "--out", str(tmp_path / "search")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=os.environ)
+    command = [
+        sys.executable,
+        "-m",
+        "keras_ic",
+        *TUNE,
+        "--epochs",
+        "500",
+        "--trials",
+        "1",
+        "--out",
+        str(tmp_path / "search"),
+    ]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=os.environ
+    )
     deadline = time.monotonic() + 300
     while not list(tmp_path.glob("search/trials/*/seed0/checkpoint.keras")):
         assert process.poll() is None and time.monotonic() < deadline
@@ -82,4 +126,8 @@ def test_stopped_by_a_signal(tmp_path):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 75, error
-    assert error.splitlines()[-1] == f"keras-ic tune: stopped; the same command goes on with the search in {tmp_path / 'search'}"
+    assert (
+        error.splitlines()[-1]
+        == "keras-ic tune: stopped; the same command goes on with the search in"
+        f" {tmp_path / 'search'}"
+    )

@@ -24,7 +24,11 @@ def dense(compiled=True):
         ]
     )
     if compiled:
-        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+        model.compile(
+            "sgd",
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
     return model
 
 
@@ -35,14 +39,21 @@ def parameters(**values):
 
 
 TUNERS = {
-    "random": lambda model, **own: keras_tuner.RandomSearch(model, "val_accuracy", max_trials=2, **own),
-    "bayesian": lambda model, **own: keras_tuner.BayesianOptimization(model, "val_accuracy", max_trials=3, num_initial_points=2, **own),
-    "hyperband": lambda model, **own: keras_tuner.Hyperband(model, "val_accuracy", max_epochs=2, factor=2, **own),
+    "random": lambda model, **own: keras_tuner.RandomSearch(
+        model, "val_accuracy", max_trials=2, **own
+    ),
+    "bayesian": lambda model, **own: keras_tuner.BayesianOptimization(
+        model, "val_accuracy", max_trials=3, num_initial_points=2, **own
+    ),
+    "hyperband": lambda model, **own: keras_tuner.Hyperband(
+        model, "val_accuracy", max_epochs=2, factor=2, **own
+    ),
     "grid": lambda model, **own: keras_tuner.GridSearch(model, "val_accuracy", max_trials=2, **own),
 }
 
 
-@pytest.mark.filterwarnings("ignore:The optimal value found for dimension")  # of the Gaussian process
+# Of the Gaussian process.
+@pytest.mark.filterwarnings("ignore:The optimal value found for dimension")
 @pytest.mark.parametrize("name", TUNERS)
 def test_works_with_the_tuners_as_they_are(tmp_path, name):
     space = SearchSpace(orders=("usual", "ic"), rate_schedules="constant", schedules="constant")
@@ -55,36 +66,72 @@ def test_works_with_the_tuners_as_they_are(tmp_path, name):
         if trial.hyperparameters.values["order"] == "usual":
             assert names == {"order", "learning_rate"}
         else:
-            of_depth = {"uniform": {"rate"}, "linear": {"rate_first", "rate_last"}, "stages": {"rate_1", "rate_2", "rate_3"}}
-            assert names == {"order", "learning_rate", "rate_depth"} | of_depth[trial.hyperparameters.values["rate_depth"]]
+            of_depth = {
+                "uniform": {"rate"},
+                "linear": {"rate_first", "rate_last"},
+                "stages": {"rate_1", "rate_2", "rate_3"},
+            }
+            assert (
+                names
+                == {"order", "learning_rate", "rate_depth"}
+                | of_depth[trial.hyperparameters.values["rate_depth"]]
+            )
     assert isinstance(tuner.get_best_models()[0], keras.Model)
 
 
 def test_the_rates_are_where_they_belong():
     hypermodel = ICHyperModel(dense(), CONSTANT)
-    layers = ic_layers(hypermodel.build(parameters(rate_depth="linear", rate_first=0.0, rate_last=0.2)))
+    layers = ic_layers(
+        hypermodel.build(parameters(rate_depth="linear", rate_first=0.0, rate_last=0.2))
+    )
     assert [(layer.name, layer.rate) for layer in layers] == [("two_ic", 0.0), ("three_ic", 0.2)]
-    assert [layer.rate for layer in ic_layers(hypermodel.build(parameters(rate_depth="uniform", rate=0.0)))] == [0, 0]
+    assert [
+        layer.rate
+        for layer in ic_layers(hypermodel.build(parameters(rate_depth="uniform", rate=0.0)))
+    ] == [0, 0]
     stages = parameters(rate_depth="stages", rate_1=0.1, rate_2=0.2, rate_3=0.3)
     model = ICResNetHyperModel(8, CONSTANT, classes=4, input_shape=(8, 8, 1), seed=1).build(stages)
-    assert [model.get_layer(f"stage{stage}_block1_conv1_ic").rate for stage in (1, 2, 3)] == [0.1, 0.2, 0.3]
+    assert [model.get_layer(f"stage{stage}_block1_conv1_ic").rate for stage in (1, 2, 3)] == [
+        0.1,
+        0.2,
+        0.3,
+    ]
     assert model.output_shape == (None, 4)
 
 
 def test_the_learning_rate_and_its_decay():
     hypermodel = ICHyperModel(dense(), steps=100)
-    schedule = hypermodel.build(parameters(learning_rate=0.01, schedule="one-cycle")).optimizer.learning_rate
-    assert isinstance(hypermodel.build(parameters(learning_rate=0.01, schedule="one-cycle")).optimizer._learning_rate, OneCycle)
+    schedule = hypermodel.build(
+        parameters(learning_rate=0.01, schedule="one-cycle")
+    ).optimizer.learning_rate
+    assert isinstance(
+        hypermodel.build(
+            parameters(learning_rate=0.01, schedule="one-cycle")
+        ).optimizer._learning_rate,
+        OneCycle,
+    )
     assert float(schedule) == pytest.approx(0.01 / 25)
     model = hypermodel.build(parameters(learning_rate=0.01, schedule="constant"))
-    assert isinstance(model.optimizer, keras.optimizers.SGD) and float(model.optimizer.learning_rate) == pytest.approx(0.01)
+    assert isinstance(model.optimizer, keras.optimizers.SGD) and float(
+        model.optimizer.learning_rate
+    ) == pytest.approx(0.01)
     with_schedule = dense()
-    with_schedule.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1.0, 10)), "mse")
-    model = ICHyperModel(with_schedule, steps=100).build(parameters(learning_rate=0.01, schedule="constant"))
-    assert float(model.optimizer.learning_rate) == pytest.approx(0.01) and float(with_schedule.optimizer.learning_rate) == 1
+    with_schedule.compile(
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1.0, 10)), "mse"
+    )
+    model = ICHyperModel(with_schedule, steps=100).build(
+        parameters(learning_rate=0.01, schedule="constant")
+    )
+    assert (
+        float(model.optimizer.learning_rate) == pytest.approx(0.01)
+        and float(with_schedule.optimizer.learning_rate) == 1
+    )
     kept = ICHyperModel(dense(), SearchSpace(learning_rate=None, schedules="constant"))
     hp = parameters()
-    assert float(kept.build(hp).optimizer.learning_rate) == pytest.approx(0.01) and "learning_rate" not in hp.values
+    assert (
+        float(kept.build(hp).optimizer.learning_rate) == pytest.approx(0.01)
+        and "learning_rate" not in hp.values
+    )
 
 
 def test_the_rates_follow_their_schedule_while_fitting():
@@ -92,7 +139,9 @@ def test_the_rates_follow_their_schedule_while_fitting():
     hp = parameters(rate_depth="uniform", rate=0.2, rate_schedule="anneal")
     model = hypermodel.build(hp)
     seen = []
-    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(ic_layers(model)[0].rate))
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(ic_layers(model)[0].rate)
+    )
     hypermodel.fit(hp, model, X, Y, epochs=3, callbacks=[watch], verbose=0)
     np.testing.assert_allclose(seen, [0.2, 0.2 * 6 / 9, 0.2 * 3 / 9])
     constant = parameters(rate_depth="uniform", rate=0.2, rate_schedule="constant")
@@ -105,8 +154,13 @@ def test_the_given_model_stays_as_it_is_and_is_a_candidate():
     given = dense()
     before = given.get_weights()
     for weights, kept in (("fresh", False), ("preserve", True)):
-        hypermodel = ICHyperModel(given, SearchSpace(orders=("usual", "ic"), schedules="constant"), weights=weights)
-        usual, rewritten = (hypermodel.build(parameters(order=order, rate_depth="uniform")) for order in ("usual", "relu-ic-conv"))
+        hypermodel = ICHyperModel(
+            given, SearchSpace(orders=("usual", "ic"), schedules="constant"), weights=weights
+        )
+        usual, rewritten = (
+            hypermodel.build(parameters(order=order, rate_depth="uniform"))
+            for order in ("usual", "relu-ic-conv")
+        )
         assert usual is not given and not ic_layers(usual) and len(ic_layers(rewritten)) == 2
         for model in (usual, rewritten):
             model.fit(X, Y, epochs=1, verbose=0)
@@ -117,12 +171,20 @@ def test_the_given_model_stays_as_it_is_and_is_a_candidate():
 
 
 def test_functions_that_build_models():
-    assert len(ic_layers(ICHyperModel(dense, CONSTANT).build(parameters()))) == 2  # its argument has a default, and is not `hp`
+    # Its argument has a default, and is not `hp`.
+    assert len(ic_layers(ICHyperModel(dense, CONSTANT).build(parameters()))) == 2
     built = []
 
     def build(hp):
         built.append(hp.Choice("units", [3, 5]))
-        model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(built[-1]), keras.layers.Dense(4)])
+        model = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(built[-1]),
+                keras.layers.Dense(4),
+            ]
+        )
         model.compile("adam", "mse")
         return model
 
@@ -140,20 +202,56 @@ def flat():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ICHyperModel(flat(), CONSTANT), r"The model has no weight layers .* Received: model 'sequential"),
-        (lambda: ICHyperModel(flat, CONSTANT).build(parameters()), r"The model has no weight layers"),
-        (lambda: ICHyperModel(dense(False), CONSTANT), r"The model must be compiled.* Received: model 'sequential.*', not compiled"),
-        (lambda: ICHyperModel(lambda: 3, CONSTANT).build(parameters()), r"The function must return a Keras model. Received: 3"),
-        (lambda: ICHyperModel("resnet20", CONSTANT), r"`model_or_builder` must be a model, or a function .* Received: 'resnet20'"),
-        (lambda: ICHyperModel(dense(), CONSTANT, rate=0.1), r"give their range in `space`. Received: rate=0.1"),
+        (
+            lambda: ICHyperModel(flat(), CONSTANT),
+            r"The model has no weight layers .* Received: model 'sequential",
+        ),
+        (
+            lambda: ICHyperModel(flat, CONSTANT).build(parameters()),
+            r"The model has no weight layers",
+        ),
+        (
+            lambda: ICHyperModel(dense(False), CONSTANT),
+            r"The model must be compiled.* Received: model 'sequential.*', not compiled",
+        ),
+        (
+            lambda: ICHyperModel(lambda: 3, CONSTANT).build(parameters()),
+            r"The function must return a Keras model. Received: 3",
+        ),
+        (
+            lambda: ICHyperModel("resnet20", CONSTANT),
+            r"`model_or_builder` must be a model, or a function .* Received: 'resnet20'",
+        ),
+        (
+            lambda: ICHyperModel(dense(), CONSTANT, rate=0.1),
+            r"give their range in `space`. Received: rate=0.1",
+        ),
         (lambda: ICHyperModel(dense(), CONSTANT, weights="old"), r"Received: weights='old'"),
-        (lambda: ICHyperModel(dense(), SearchSpace(orders="conv-relu-ic"), steps=3), r"Received: orders=\('conv-relu-ic',\)"),
-        (lambda: ICHyperModel(dense()), r"needs the length of a training: give `steps`.* Received: steps=None"),
-        (lambda: ICHyperModel(dense(), steps=0), r"`steps` must be None or an integer above 0. Received: steps=0"),
-        (lambda: ICHyperModel(dense(), {"rate": 0.1}), r"`space` must be a `SearchSpace` or None. Received: space=\{'rate': 0.1\}"),
+        (
+            lambda: ICHyperModel(dense(), SearchSpace(orders="conv-relu-ic"), steps=3),
+            r"Received: orders=\('conv-relu-ic',\)",
+        ),
+        (
+            lambda: ICHyperModel(dense()),
+            r"needs the length of a training: give `steps`.* Received: steps=None",
+        ),
+        (
+            lambda: ICHyperModel(dense(), steps=0),
+            r"`steps` must be None or an integer above 0. Received: steps=0",
+        ),
+        (
+            lambda: ICHyperModel(dense(), {"rate": 0.1}),
+            r"`space` must be a `SearchSpace` or None. Received: space=\{'rate': 0.1\}",
+        ),
         (lambda: ICResNetHyperModel(21, CONSTANT), r"Received: depth=21"),
-        (lambda: ICResNetHyperModel(8, SearchSpace(learning_rate=None), steps=1), r"Received: learning_rate=None"),
-        (lambda: ICResNetHyperModel(8, CONSTANT, optimizer="adamw"), r"Received: optimizer='adamw'"),
+        (
+            lambda: ICResNetHyperModel(8, SearchSpace(learning_rate=None), steps=1),
+            r"Received: learning_rate=None",
+        ),
+        (
+            lambda: ICResNetHyperModel(8, CONSTANT, optimizer="adamw"),
+            r"Received: optimizer='adamw'",
+        ),
     ],
 )
 def test_bad_arguments(make, message):

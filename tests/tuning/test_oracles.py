@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from keras_ic import files
+from keras_ic import saving
 from keras_ic.tuning import SearchSpace, oracles
 
 SPACE = SearchSpace(orders=("usual", "ic"), schedules=("steps", "cosine"))
@@ -33,7 +33,11 @@ def made(folder, kind="random", trials=10, seed=0):
 
     def result(trial_id):
         values = oracle.get_trial(trial_id).hyperparameters.values
-        return {"status": "COMPLETED", "score": 1 / (1 + values.get("rate", 0.3)) - values["learning_rate"], "epochs": 4}
+        return {
+            "status": "COMPLETED",
+            "score": 1 / (1 + values.get("rate", 0.3)) - values["learning_rate"],
+            "epochs": 4,
+        }
 
     oracle = oracles.oracle(kind, SPACE, trials, 4, seed, folder, result)
     return oracle
@@ -60,7 +64,8 @@ def test_a_search_that_is_stopped_anywhere_comes_to_the_same_trials(tmp_path, ki
     for index in range(trials):
         oracle = made(tmp_path / "broken", kind, trials)
         if index % 2:
-            started = oracle.create_trial("tuner0").hyperparameters.values  # and the process is gone
+            # And the process is gone.
+            started = oracle.create_trial("tuner0").hyperparameters.values
             oracle = made(tmp_path / "broken", kind, trials)
             assert oracle.create_trial("tuner0").hyperparameters.values == started
         broken.append(step(oracle))
@@ -83,10 +88,13 @@ def test_a_stop_while_the_state_is_written_loses_nothing(tmp_path, monkeypatch):
     step(oracle)
     before = (tmp_path / "oracle.json").read_bytes(), (tmp_path / "trials.jsonl").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "replace", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(saving.os, "replace", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             oracle.create_trial("tuner0")
-    assert ((tmp_path / "oracle.json").read_bytes(), (tmp_path / "trials.jsonl").read_bytes()) == before
+    assert (
+        (tmp_path / "oracle.json").read_bytes(),
+        (tmp_path / "trials.jsonl").read_bytes(),
+    ) == before
     assert step(made(tmp_path)) is not None
 
 
@@ -105,7 +113,9 @@ def test_the_record_is_made_good_after_a_stop_between_the_two_files(tmp_path):
 def test_a_damaged_state_is_refused(tmp_path, text):
     path = tmp_path / "oracle.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"The state of this search is damaged.*Received: '.*oracle.json'"):
+    with pytest.raises(
+        ValueError, match=r"The state of this search is damaged.*Received: '.*oracle.json'"
+    ):
         made(tmp_path)
     assert path.read_text() == text
 
@@ -117,7 +127,9 @@ def test_failures_do_not_end_a_search(tmp_path):
         oracle.end_trial(oracle.create_trial("tuner0"))
     assert oracle.create_trial("tuner0").status == "STOPPED"
     lines = [json.loads(line) for line in (tmp_path / "trials.jsonl").read_text().splitlines()]
-    assert [line["status"] for line in lines] == ["FAILED"] * 6 and [line["trial"] for line in lines] == [str(number) for number in range(6)]
+    assert [line["status"] for line in lines] == ["FAILED"] * 6 and [
+        line["trial"] for line in lines
+    ] == [str(number) for number in range(6)]
 
 
 def test_the_trial_of_a_worker_that_died_is_taken_up_by_another(tmp_path):
@@ -134,7 +146,11 @@ def test_the_trial_of_a_worker_that_died_is_taken_up_by_another(tmp_path):
     assert set(oracle.ongoing_trials) == {"alive"}
     oracle.end_trial(alive)
     again = oracle.create_trial("alive")
-    assert (again.trial_id, again.status, again.hyperparameters.values) == (dead.trial_id, "RUNNING", dead.hyperparameters.values)
+    assert (again.trial_id, again.status, again.hyperparameters.values) == (
+        dead.trial_id,
+        "RUNNING",
+        dead.hyperparameters.values,
+    )
     assert not oracle.is_at_its_end()
     oracle.end_trial(again)
     assert oracle.create_trial("alive").status == "STOPPED" and oracle.is_at_its_end()
@@ -145,14 +161,23 @@ def test_a_worker_that_has_nothing_left_waits_for_the_others(tmp_path):
     trial = oracle.create_trial("one")
     assert oracle.create_trial("two").status == "IDLE" and not oracle.is_at_its_end()
     oracle.end_trial(trial)
-    assert [oracle.create_trial(name).status for name in ("two", "one")] == ["STOPPED"] * 2 and oracle.is_at_its_end()
+    assert [oracle.create_trial(name).status for name in ("two", "one")] == [
+        "STOPPED"
+    ] * 2 and oracle.is_at_its_end()
 
 
 def test_an_error_is_known_to_the_chief_and_locks_nothing(tmp_path, monkeypatch):
     oracle = made(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        with concurrent.futures.ThreadPoolExecutor(1) as pool, pytest.raises(OSError, match="No space left"):
+        patch.setattr(
+            saving.os,
+            "fsync",
+            lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+        )
+        with (
+            concurrent.futures.ThreadPoolExecutor(1) as pool,
+            pytest.raises(OSError, match="No space left"),
+        ):
             pool.submit(oracle.create_trial, "worker0").result()
     assert oracle.error.errno == 28
     assert not oracle.is_at_its_end() and oracle.create_trial("worker0").status == "RUNNING"
@@ -163,4 +188,7 @@ def test_a_trial_that_kills_its_workers_fails(tmp_path):
     for _ in range(oracles.DEATHS):
         assert oracle.create_trial("worker0").trial_id == "0"  # and it dies, and is started again
     assert oracle.create_trial("worker0").trial_id == "1"
-    assert oracle.results["0"]["status"] == "FAILED" and oracle.results["0"]["error"] == "3 workers died of it"
+    assert (
+        oracle.results["0"]["status"] == "FAILED"
+        and oracle.results["0"]["error"] == "3 workers died of it"
+    )

@@ -2,7 +2,8 @@ import pytest
 
 from keras_ic.tuning.pruning import is_poor
 
-OTHERS = [[0.2, 0.4, 0.6], [0.3, 0.5, 0.7], [0.4, 0.6, 0.8], [0.5, 0.7, 0.9]]  # means over two epochs: 0.3, 0.4, 0.5, 0.6
+# Means over two epochs: 0.3, 0.4, 0.5, 0.6.
+OTHERS = [[0.2, 0.4, 0.6], [0.3, 0.5, 0.7], [0.4, 0.6, 0.8], [0.5, 0.7, 0.9]]
 
 
 @pytest.mark.parametrize(

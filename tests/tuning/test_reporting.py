@@ -12,12 +12,27 @@ RECIPE = Configuration(data="digits", model="small", epochs=3, validation=0.1)
 
 def write(folder, scores, seeds=2, **others):
     """A search in the record of which are trials with these scores, of rates 0, 0.05 and so on."""
-    description.claim(folder, description.Search(RECIPE, SearchSpace(orders=("usual", "ic")), "random", 20, seeds, False))
+    description.claim(
+        folder,
+        description.Search(RECIPE, SearchSpace(orders=("usual", "ic")), "random", 20, seeds, False),
+    )
     lines = []
     for index, each in enumerate(scores):
-        values = {"order": "relu-ic-conv", "rate_depth": "uniform", "rate": round(0.05 * index, 2), "learning_rate": 0.001 * (index + 1)}
+        values = {
+            "order": "relu-ic-conv",
+            "rate_depth": "uniform",
+            "rate": round(0.05 * index, 2),
+            "learning_rate": 0.001 * (index + 1),
+        }
         configuration = Configuration(**{**RECIPE.to_dict(), "rate": values["rate"]}).to_dict()
-        line = {"trial": str(index), "values": values, "status": "COMPLETED", "score": float(np.mean(each)), "scores": list(each), "epochs": 3}
+        line = {
+            "trial": str(index),
+            "values": values,
+            "status": "COMPLETED",
+            "score": float(np.mean(each)),
+            "scores": list(each),
+            "epochs": 3,
+        }
         lines.append({**line, "configuration": configuration, "curve": [0.1, 0.2, each[0]]})
     lines += others.get("lines", [])
     (folder / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -27,12 +42,18 @@ def test_what_is_noise_is_not_called_an_optimum(tmp_path):
     write(tmp_path, [(0.80, 0.82), (0.81, 0.83), (0.50, 0.52)])
     results = report(tmp_path)
     assert [result["trial"] for result in results] == ["1", "0", "2"]
-    # The differences are 0.01 and 0.31; the spread of a seed is sqrt(0.0002) in each trial, so their standard error is sqrt(0.0002), of 3 degrees.
+    # The differences are 0.01 and 0.31; the spread of a seed is sqrt(0.0002) in each trial, so
+    # their standard error is sqrt(0.0002), of 3 degrees.
     assert results[1]["p_value"] == pytest.approx(2 * 0.2654, rel=1e-3)
     assert results[2]["p_value"] < 0.001
     table = (tmp_path / "table.md").read_text()
-    assert "The best, trial 1, is not told apart from 1 of the 2 others that came as far (p of 0.05 or more): 0." in table
-    assert "| 1 | 82.00 ± 1.41 |  | relu-ic-conv | uniform | 0.05 | 0.002 | after 3 epochs |" in table
+    assert (
+        "The best, trial 1, is not told apart from 1 of the 2 others that came as far (p of 0.05 or"
+        " more): 0." in table
+    )
+    assert (
+        "| 1 | 82.00 ± 1.41 |  | relu-ic-conv | uniform | 0.05 | 0.002 | after 3 epochs |" in table
+    )
 
 
 def test_one_seed_says_nothing_of_noise(tmp_path):
@@ -57,7 +78,13 @@ def test_stopped_and_failed_trials_are_in_the_table_and_not_the_best(tmp_path):
         "epochs": 2,
         "configuration": configuration,
     }
-    failed = {"trial": "9", "values": {"order": "usual"}, "status": "FAILED", "error": "a | b", "configuration": configuration}
+    failed = {
+        "trial": "9",
+        "values": {"order": "usual"},
+        "status": "FAILED",
+        "error": "a | b",
+        "configuration": configuration,
+    }
     write(tmp_path, [(0.8, 0.9)], lines=[failed, poor])
     assert [result["trial"] for result in report(tmp_path)] == ["0", "8", "9"]
     table = (tmp_path / "table.md").read_text()
@@ -78,12 +105,19 @@ def test_figures_of_many_trials(tmp_path, monkeypatch):
 
     def draw_trend(axes, x, y):
         real(axes, x, y)
-        lines.append([line.get_ydata() for line in axes.lines if line.get_label().startswith("trend")])
+        lines.append(
+            [line.get_ydata() for line in axes.lines if line.get_label().startswith("trend")]
+        )
 
     monkeypatch.setattr(figures, "_draw_trend", draw_trend)
     report(tmp_path)
     (trend,) = lines[0]
-    assert len(lines) == 4 and trend[0] == pytest.approx(91, abs=1e-6) and trend[-1] == pytest.approx(55, abs=1e-6)  # the scores are a parabola
+    # The scores are a parabola.
+    assert (
+        len(lines) == 4
+        and trend[0] == pytest.approx(91, abs=1e-6)
+        and trend[-1] == pytest.approx(55, abs=1e-6)
+    )
     assert reporting.accuracy([0.5, 0.7]) == "60.00 ± 14.14" and reporting.accuracy([]) == ""
 
 

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from keras_ic import data, experiments, files
+from keras_ic import data, experiments, saving
 from keras_ic.experiments import Configuration, read
 from keras_ic.tuning import SearchSpace, best, search, searching, trial
 
@@ -32,7 +32,8 @@ class Kill(keras.callbacks.Callback):
         if len(list(pathlib.Path(sys.argv[1]).glob("trials/*"))) == 2 and epoch == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-search(Configuration(**RECIPE), sys.argv[1], SPACE, tuner="grid", trials=3, callbacks=[Kill()], verbose=0)
+recipe = Configuration(**RECIPE)
+search(recipe, sys.argv[1], SPACE, tuner="grid", trials=3, callbacks=[Kill()], verbose=0)
 """
 
 
@@ -56,16 +57,30 @@ def test_each_tuner(tmp_path, tuner):
         pytest.importorskip("optuna", reason="needs optuna")
     found = searched(tmp_path, tuner=tuner, trials=2, epochs=1)
     made = lines(tmp_path)
-    assert [line["trial"] for line in made] == ["0", "1"] and {line["status"] for line in made} == {"COMPLETED"}
+    assert [line["trial"] for line in made] == ["0", "1"] and {line["status"] for line in made} == {
+        "COMPLETED"
+    }
     assert found["score"] == max(line["score"] for line in made)
     for line in made:
         run = read(tmp_path / "trials" / line["trial"] / "seed0")
         assert run.configuration == Configuration(**line["configuration"])
         assert run.configuration.learning_rate == pytest.approx(line["values"]["learning_rate"])
-        assert [run.values("val_accuracy")[-1]] == line["scores"] and line["curve"] == run.values("val_accuracy")
+        assert [run.values("val_accuracy")[-1]] == line["scores"] and line["curve"] == run.values(
+            "val_accuracy"
+        )
         if line["values"]["rate_depth"] == "linear":
-            assert run.configuration.rates == (line["values"]["rate_first"], line["values"]["rate_last"])
-    for name in ("best.keras", "best.json", "table.md", "rates.png", "coordinates.png", "search.json"):
+            assert run.configuration.rates == (
+                line["values"]["rate_first"],
+                line["values"]["rate_last"],
+            )
+    for name in (
+        "best.keras",
+        "best.json",
+        "table.md",
+        "rates.png",
+        "coordinates.png",
+        "search.json",
+    ):
         assert (tmp_path / name).stat().st_size > 100
     assert len(list(tmp_path.glob("tensorboard/*/seed0/events*"))) == 2
 
@@ -74,26 +89,56 @@ def test_a_search_that_is_killed_goes_on_to_the_same_numbers(tmp_path):
     """What the other tuners choose after a stop is a test of the oracles."""
     searched(tmp_path / "through", tuner="grid", trials=3)
     arguments = [sys.executable, "-c", KILLED, str(tmp_path / "broken")]
-    process = subprocess.run(arguments, cwd=pathlib.Path(__file__).parents[2], env=os.environ, capture_output=True, text=True)
+    process = subprocess.run(
+        arguments,
+        cwd=pathlib.Path(__file__).parents[2],
+        env=os.environ,
+        capture_output=True,
+        text=True,
+    )
     assert process.returncode == -signal.SIGKILL, process.stderr
-    assert len(lines(tmp_path / "broken")) == 1 and not (tmp_path / "broken" / "trials" / "1" / "result.json").exists()
+    assert (
+        len(lines(tmp_path / "broken")) == 1
+        and not (tmp_path / "broken" / "trials" / "1" / "result.json").exists()
+    )
     begun = read(tmp_path / "broken" / "trials" / "1" / "seed0").epochs
     searched(tmp_path / "broken", tuner="grid", trials=3)
     assert lines(tmp_path / "broken") == lines(tmp_path / "through")
-    assert read(tmp_path / "broken" / "trials" / "1" / "seed0").epochs[: len(begun)] == begun, "not from its last epoch"
-    for one, two in zip(*(files.load_model(tmp_path / name / "best.keras").weights for name in ("through", "broken")), strict=True):
+    assert read(tmp_path / "broken" / "trials" / "1" / "seed0").epochs[: len(begun)] == begun, (
+        "not from its last epoch"
+    )
+    for one, two in zip(
+        *(
+            saving.load_model(tmp_path / name / "best.keras").weights
+            for name in ("through", "broken")
+        ),
+        strict=True,
+    ):
         np.testing.assert_array_equal(one, two)
 
 
 def test_hyperband_goes_on_with_what_it_has_trained(tmp_path):
-    """Three trials of one epoch, the best of which is gone on with: to the numbers of a run that was never stopped."""
-    searched(tmp_path / "band", tuner="hyperband", trials=4, epochs=3, space=SearchSpace(depths="uniform", rate_schedules="constant"))
+    """Three trials of one epoch, the best of which is gone on with: to the numbers of a run that
+    was never stopped.
+    """
+    searched(
+        tmp_path / "band",
+        tuner="hyperband",
+        trials=4,
+        epochs=3,
+        space=SearchSpace(depths="uniform", rate_schedules="constant"),
+    )
     made = lines(tmp_path / "band")
     assert [line["epochs"] for line in made] == [1, 1, 1, 3]
     last = made[-1]
     (first,) = [line for line in made[:3] if line["values"] == last["values"]]
-    assert first["score"] == max(line["score"] for line in made[:3]) and first["curve"] == last["curve"][:1]
-    through = experiments.run(Configuration(**last["configuration"]), tmp_path / "through", verbose=0)
+    assert (
+        first["score"] == max(line["score"] for line in made[:3])
+        and first["curve"] == last["curve"][:1]
+    )
+    through = experiments.run(
+        Configuration(**last["configuration"]), tmp_path / "through", verbose=0
+    )
     assert through.values("val_accuracy") == last["curve"]
 
 
@@ -101,7 +146,9 @@ def test_seeds_of_a_trial(tmp_path):
     found = searched(tmp_path, trials=1, seeds=2, epochs=1)
     runs = [read(tmp_path / "trials" / "0" / f"seed{seed}") for seed in (0, 1)]
     assert [run.configuration.seed for run in runs] == [0, 1]
-    assert found["scores"] == [run.values("val_accuracy")[-1] for run in runs] and found["score"] == pytest.approx(np.mean(found["scores"]))
+    assert found["scores"] == [run.values("val_accuracy")[-1] for run in runs] and found[
+        "score"
+    ] == pytest.approx(np.mean(found["scores"]))
     assert len(found["test_accuracies"]) == 2
 
 
@@ -116,7 +163,10 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(tmp_path, monkeyp
     monkeypatch.setattr(trial.experiments, "run", run)
     found = searched(tmp_path, epochs=1)
     failed, done = lines(tmp_path)
-    assert (failed["status"], failed["error"]) == ("FAILED", "RuntimeError: out of memory") and "score" not in failed
+    assert (failed["status"], failed["error"]) == (
+        "FAILED",
+        "RuntimeError: out of memory",
+    ) and "score" not in failed
     assert "out of\nmemory" in (tmp_path / "trials" / "0" / "error.txt").read_text()
     assert done["status"] == "COMPLETED" and found["trial"] == "1"
     assert "| failed: RuntimeError: out of memory |" in (tmp_path / "table.md").read_text()
@@ -124,8 +174,21 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(tmp_path, monkeyp
 
 def test_a_learning_rate_at_which_every_trial_diverges(tmp_path):
     space = SearchSpace(learning_rate=1e38, schedules="constant", depths="uniform")
-    with pytest.raises(ValueError, match=r"None of 1 trials came to its end. The error of the last was: DivergedError: The loss is not finite"):
-        search(Configuration(**{**RECIPE, "optimizer": "sgd", "weight_decay": 10}), tmp_path, space, "random", trials=1, verbose=0)
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"None of 1 trials came to its end. The error of the last was: DivergedError: The loss"
+            r" is not finite"
+        ),
+    ):
+        search(
+            Configuration(**{**RECIPE, "optimizer": "sgd", "weight_decay": 10}),
+            tmp_path,
+            space,
+            "random",
+            trials=1,
+            verbose=0,
+        )
     assert lines(tmp_path)[0]["status"] == "FAILED" and not (tmp_path / "best.keras").exists()
 
 
@@ -152,10 +215,21 @@ def test_poor_trials_are_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(trial, "is_poor", is_poor)
     searched(tmp_path, prune=True, trials=3, seeds=2)
     first, second, third = lines(tmp_path)
-    assert [line["status"] for line in (first, second, third)] == ["COMPLETED", "PRUNED", "COMPLETED"]
-    assert second["epochs"] == len(second["curve"]) == len(second["scores"]) == 1 and not (tmp_path / "trials" / "1" / "seed1").exists()
-    compared = [(curve, others) for curve, others in asked if others]  # a first trial has none to compare with, later seeds do not compare
-    assert compared[0] == (second["curve"], [first["curve"]]) and compared[1][1] == [first["curve"], second["curve"]]
+    assert [line["status"] for line in (first, second, third)] == [
+        "COMPLETED",
+        "PRUNED",
+        "COMPLETED",
+    ]
+    assert (
+        second["epochs"] == len(second["curve"]) == len(second["scores"]) == 1
+        and not (tmp_path / "trials" / "1" / "seed1").exists()
+    )
+    # A first trial has none to compare with, later seeds do not compare.
+    compared = [(curve, others) for curve, others in asked if others]
+    assert compared[0] == (second["curve"], [first["curve"]]) and compared[1][1] == [
+        first["curve"],
+        second["curve"],
+    ]
     assert "as poor, after 1 epoch |" in (tmp_path / "table.md").read_text()
 
 
@@ -172,9 +246,15 @@ def test_the_test_set_is_read_once_at_the_end(tmp_path, monkeypatch):
     assert judged == [False, False, True]
     assert searched(tmp_path, epochs=1) == found
     assert judged == [False, False, True]
-    kept = x[:64][np.setdiff1d(np.arange(64), np.sort(np.random.RandomState(0).permutation(64)[:16]))]
-    model = files.load_model(tmp_path / "best.keras")
-    result = model.evaluate(real(x_test, data.digits()[1][1], 250, *data.channel_statistics(kept)), verbose=0, return_dict=True)
+    kept = x[:64][
+        np.setdiff1d(np.arange(64), np.sort(np.random.RandomState(0).permutation(64)[:16]))
+    ]
+    model = saving.load_model(tmp_path / "best.keras")
+    result = model.evaluate(
+        real(x_test, data.digits()[1][1], 250, *data.channel_statistics(kept)),
+        verbose=0,
+        return_dict=True,
+    )
     assert found["test_accuracies"] == [pytest.approx(result["accuracy"])]
 
 
@@ -186,11 +266,15 @@ def test_the_number_of_trials_may_be_changed_until_the_end(tmp_path, monkeypatch
             searched(tmp_path / "longer", trials=1, epochs=1)
     searched(tmp_path / "longer", trials=2, epochs=1)
     assert lines(tmp_path / "longer") == lines(tmp_path / "through")
-    with pytest.raises(ValueError, match=r"This search of 2 trials has come to its end; .* Received: trials=3 for "):
+    with pytest.raises(
+        ValueError, match=r"This search of 2 trials has come to its end; .* Received: trials=3 for "
+    ):
         searched(tmp_path / "longer", trials=3, epochs=1)
     # Only the best keeps its model.
     for folder in (tmp_path / "through", tmp_path / "longer"):
-        assert [path.parts[-3] for path in folder.glob("trials/*/seed*/*.keras")] == [found["trial"]]
+        assert [path.parts[-3] for path in folder.glob("trials/*/seed*/*.keras")] == [
+            found["trial"]
+        ]
         assert len(list(folder.glob("trials/*/seed0/record.jsonl"))) == 2
 
 
@@ -201,11 +285,17 @@ def test_the_number_of_trials_may_be_changed_until_the_end(tmp_path, monkeypatch
         ({"seeds": 0}, r"Received: seeds=0"),
         ({"workers": -1}, r"`workers` must be an integer of 0 or more. Received: workers=-1"),
         ({"tuner": "bayes"}, r"did you mean 'bayesian'\? Received: tuner='bayes'"),
-        ({"tuner": "hyperband", "prune": True}, r"Hyperband stops poor trials itself. Received: prune=True"),
+        (
+            {"tuner": "hyperband", "prune": True},
+            r"Hyperband stops poor trials itself. Received: prune=True",
+        ),
         ({"prune": 1}, r"`prune` must be True or False"),
         ({"validation": 0}, r"`validation` must leave out a share .* Received: validation=0"),
         ({"model": "smal"}, r"did you mean 'small'\? Received: model='smal'"),
-        ({"space": SearchSpace(orders="conv-relu-ic")}, r'small comes in the orders "usual" and "ic" alone'),
+        (
+            {"space": SearchSpace(orders="conv-relu-ic")},
+            r'small comes in the orders "usual" and "ic" alone',
+        ),
         ({"space": SearchSpace(learning_rate=None)}, r"Received: learning_rate=None"),
         ({"space": 3}, r"`space` must be a `SearchSpace` or None. Received: space=3"),
     ],
@@ -222,26 +312,40 @@ def test_what_a_recipe_has_for_ic_layers_outlives_the_usual_order(tmp_path):
     searching.description.claim(tmp_path, what)
     searching.description.claim(tmp_path, what)
     found = searching.description.read(tmp_path)
-    assert found == what and found.recipe.keep_batch_norm and found.recipe.ic_layers == "convolutions"
+    assert (
+        found == what and found.recipe.keep_batch_norm and found.recipe.ic_layers == "convolutions"
+    )
     searching.description.check(tmp_path, dataclasses.replace(what, trials=5))
-    with pytest.raises(ValueError, match=r"This folder holds another search \(seeds 1 there, 2 here\)"):
+    with pytest.raises(
+        ValueError, match=r"This folder holds another search \(seeds 1 there, 2 here\)"
+    ):
         searching.description.check(tmp_path, dataclasses.replace(what, seeds=2))
 
 
 def test_other_folders_are_refused_and_stay_as_they_are(tmp_path):
     folder = tmp_path / "search"
-    searching.description.claim(folder, searching.Search(Configuration(**RECIPE), SPACE, "random", 2, 1, False))
+    searching.description.claim(
+        folder, searching.Search(Configuration(**RECIPE), SPACE, "random", 2, 1, False)
+    )
     before = (folder / "search.json").read_bytes()
     for values, message in (
-        ({"epochs": 5}, r"This folder holds another search \(epochs 2 there, 5 here\); .* Received: '.*search'"),
+        (
+            {"epochs": 5},
+            r"This folder holds another search \(epochs 2 there, 5 here\); .* Received: '.*search'",
+        ),
         ({"epochs": 5, "trials": 3}, r"\(epochs 2 there, 5 here, trials 2 there, 3 here\)"),
-        ({"space": SearchSpace(rate=0.1, rate_schedules="constant")}, r"rate \[0.0, 0.3\] there, \[0.1, 0.1\] here"),
+        (
+            {"space": SearchSpace(rate=0.1, rate_schedules="constant")},
+            r"rate \[0.0, 0.3\] there, \[0.1, 0.1\] here",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             searched(folder, **values)
     assert (folder / "search.json").read_bytes() == before and len(list(folder.iterdir())) == 1
     (folder / "search.json").write_text("{")
-    with pytest.raises(ValueError, match=r"The description of this search is damaged.* Received: '.*search.json'"):
+    with pytest.raises(
+        ValueError, match=r"The description of this search is damaged.* Received: '.*search.json'"
+    ):
         searched(folder)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")

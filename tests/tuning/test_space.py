@@ -4,7 +4,10 @@ import pytest
 from keras_ic.experiments import Configuration
 from keras_ic.tuning import SearchSpace
 
-EVERYTHING = SearchSpace(orders=("usual", "ic", "ic-conv-relu", "conv-relu-ic"), rate_schedules=("constant", "anneal", "grow"))
+EVERYTHING = SearchSpace(
+    orders=("usual", "ic", "ic-conv-relu", "conv-relu-ic"),
+    rate_schedules=("constant", "anneal", "grow"),
+)
 
 
 def values_of(space, **given):
@@ -16,22 +19,48 @@ def values_of(space, **given):
 
 def test_what_a_trial_has_no_use_for_is_absent():
     values, chosen = values_of(EVERYTHING, order="usual")
-    assert set(values) == {"order", "learning_rate", "schedule"} and chosen["order"] == "usual" and chosen["rate"] == 0
-    names = {"uniform": {"rate"}, "linear": {"rate_first", "rate_last"}, "stages": {"rate_1", "rate_2", "rate_3"}}
+    assert (
+        set(values) == {"order", "learning_rate", "schedule"}
+        and chosen["order"] == "usual"
+        and chosen["rate"] == 0
+    )
+    names = {
+        "uniform": {"rate"},
+        "linear": {"rate_first", "rate_last"},
+        "stages": {"rate_1", "rate_2", "rate_3"},
+    }
     for depth, of_depth in names.items():
         values, chosen = values_of(EVERYTHING, order="conv-relu-ic", rate_depth=depth)
-        assert set(values) == {"order", "learning_rate", "schedule", "rate_depth", "rate_schedule"} | of_depth
+        assert (
+            set(values)
+            == {"order", "learning_rate", "schedule", "rate_depth", "rate_schedule"} | of_depth
+        )
         assert Configuration(**chosen).order == "conv-relu-ic"
 
 
 def test_what_is_chosen_is_what_is_run():
-    values, chosen = values_of(SearchSpace(), rate_depth="stages", rate_1=0.0, rate_2=0.075, rate_3=0.3, rate_schedule="anneal", schedule="cosine")
+    values, chosen = values_of(
+        SearchSpace(),
+        rate_depth="stages",
+        rate_1=0.0,
+        rate_2=0.075,
+        rate_3=0.3,
+        rate_schedule="anneal",
+        schedule="cosine",
+    )
     made = Configuration(**chosen)
-    assert (made.rate_depth, made.rates, made.rate_schedule, made.schedule) == ("stages", (0, 0.075, 0.3), "anneal", "cosine")
+    assert (made.rate_depth, made.rates, made.rate_schedule, made.schedule) == (
+        "stages",
+        (0, 0.075, 0.3),
+        "anneal",
+        "cosine",
+    )
     assert made.learning_rate == values["learning_rate"] == 1e-3
 
 
-@pytest.mark.parametrize("given", [{"rate_depth": "linear", "rates": (0, 0.1)}, {"rate_depth": "rising"}])
+@pytest.mark.parametrize(
+    "given", [{"rate_depth": "linear", "rates": (0, 0.1)}, {"rate_depth": "rising"}]
+)
 def test_the_rate_takes_the_place_of_the_recipes(given):
     _, chosen = values_of(SearchSpace(rate=0.2, depths="uniform"))
     made = Configuration(**{**Configuration(**given).to_dict(), **chosen})
@@ -39,11 +68,22 @@ def test_the_rate_takes_the_place_of_the_recipes(given):
 
 
 def test_where_one_value_is_possible_there_is_nothing_to_choose():
-    space = SearchSpace(rate=0.1, depths="linear", rate_schedules="grow", learning_rate=(0.01, 0.01), schedules=["one-cycle"])
+    space = SearchSpace(
+        rate=0.1,
+        depths="linear",
+        rate_schedules="grow",
+        learning_rate=(0.01, 0.01),
+        schedules=["one-cycle"],
+    )
     values, chosen = values_of(space)
     assert values == {}
     made = Configuration(**chosen)
-    assert (made.rates, made.rate_schedule, made.learning_rate, made.schedule) == ((0.1, 0.1), "grow", 0.01, "one-cycle")
+    assert (made.rates, made.rate_schedule, made.learning_rate, made.schedule) == (
+        (0.1, 0.1),
+        "grow",
+        0.01,
+        "one-cycle",
+    )
 
 
 def test_candidates_of_a_rate():
@@ -60,7 +100,9 @@ def test_candidates_of_a_rate():
 
 def test_the_same_from_its_dictionary():
     assert SearchSpace(**EVERYTHING.to_dict()) == EVERYTHING != SearchSpace()
-    assert SearchSpace(orders="ic") == SearchSpace() and SearchSpace(rate=0.1) == SearchSpace(rate=(0.1, 0.1))
+    assert SearchSpace(orders="ic") == SearchSpace() and SearchSpace(rate=0.1) == SearchSpace(
+        rate=(0.1, 0.1)
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,9 +115,15 @@ def test_the_same_from_its_dictionary():
         ({"rate": ()}, r"Received: rate=\(\)"),
         ({"rate": "small"}, r"Received: rate='small'"),
         ({"rate_step": 0}, r"`rate_step` must be a number above 0. Received: rate_step=0"),
-        ({"learning_rate": 0}, r"`learning_rate` must be one or two numbers above 0.*Received: learning_rate=0"),
+        (
+            {"learning_rate": 0},
+            r"`learning_rate` must be one or two numbers above 0.*Received: learning_rate=0",
+        ),
         ({"stages": 1}, r"`stages` must be an integer above 1. Received: stages=1"),
-        ({"orders": "relu-conv-ic"}, r"did you mean 'relu-ic-conv'\? Received: orders='relu-conv-ic'"),
+        (
+            {"orders": "relu-conv-ic"},
+            r"did you mean 'relu-ic-conv'\? Received: orders='relu-conv-ic'",
+        ),
         ({"orders": ()}, r"`orders` must be one or more of .* Received: orders=\(\)"),
         ({"depths": ("uniform", "rising")}, r"Received: depths='rising'"),
         ({"schedules": "cosin"}, r"did you mean 'cosine'\? Received: schedules='cosin'"),

@@ -1,4 +1,5 @@
-"""What dropout does to dependence (Chen et al. 2019, section 3.2), by exact enumeration, and on the layer itself.
+"""What dropout does to dependence (Chen et al. 2019, section 3.2), by exact enumeration, and on the
+layer itself.
 
 Here p is the keep probability, 1 - rate.
 """
@@ -15,10 +16,16 @@ KEEP = [1.0, 0.95, 0.9, 0.7, 0.5, 0.1]
 
 
 def random_joint(values, seed):
-    """A joint distribution of two variables with these values and zero means, as {(a, b): probability}."""
-    table = np.random.default_rng(seed).dirichlet(np.ones(len(values) ** 2)).reshape(len(values), -1)
+    """A joint distribution of two variables with these values and zero means, as {(a, b):
+    probability}.
+    """
+    table = (
+        np.random.default_rng(seed).dirichlet(np.ones(len(values) ** 2)).reshape(len(values), -1)
+    )
     table = (table + table[::-1, ::-1]) / 2  # symmetric values then have zero mean
-    return {(a, b): table[i, j] for (i, a), (j, b) in itertools.product(enumerate(values), repeat=2)}
+    return {
+        (a, b): table[i, j] for (i, a), (j, b) in itertools.product(enumerate(values), repeat=2)
+    }
 
 
 def gated(joint, p):
@@ -70,7 +77,9 @@ def test_the_three_laws_where_they_hold(p, seed):
     np.testing.assert_allclose(correlation(after), p * correlation(joint), rtol=1e-9)
     np.testing.assert_allclose(information(after), p**2 * information(joint), rtol=1e-9)
     gate = entropy({0: 1 - p, 1: p})
-    np.testing.assert_allclose(entropy(marginal(after, 0)), p * entropy(marginal(joint, 0)) + gate, rtol=1e-9)
+    np.testing.assert_allclose(
+        entropy(marginal(after, 0)), p * entropy(marginal(joint, 0)) + gate, rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("p", KEEP[1:])
@@ -80,7 +89,9 @@ def test_a_mean_breaks_the_law_of_correlation_as_the_docstring_says(p):
     a, b = marginal(joint, 0), marginal(joint, 1)
     covariance = correlation(joint) * np.sqrt(variance(a) * variance(b))
     inflated = [variance(m) + (1 - p) * mean(m) ** 2 for m in (a, b)]
-    np.testing.assert_allclose(correlation(after), p * covariance / np.sqrt(np.prod(inflated)), rtol=1e-9)
+    np.testing.assert_allclose(
+        correlation(after), p * covariance / np.sqrt(np.prod(inflated)), rtol=1e-9
+    )
     assert abs(correlation(after)) < 0.9 * p * abs(correlation(joint))
 
 
@@ -97,7 +108,8 @@ def test_mass_at_zero_breaks_the_law_of_information(p):
 def test_the_layer_multiplies_correlation_by_the_keep_probability(rate):
     rng = np.random.default_rng(0)
     common = rng.normal(size=(100_000, 1))
-    x = np.maximum(common + 0.5 * rng.normal(size=(100_000, 2)), 0).astype("float32")  # two dependent rectified units
+    # Two dependent rectified units.
+    x = np.maximum(common + 0.5 * rng.normal(size=(100_000, 2)), 0).astype("float32")
     before = np.corrcoef(x.T)[0, 1]
     y = to_numpy(keras_ic.IC(rate, seed=0)(x, training=True))
     assert abs(np.corrcoef(y.T)[0, 1] - (1 - rate) * before) < 0.01

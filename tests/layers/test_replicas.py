@@ -62,7 +62,9 @@ def test_moving_statistics_agree_and_are_those_of_all_replicas(strategy, synchro
     np.testing.assert_allclose(layer.get_weights()[3], variance, rtol=1e-5)
     model.save(tmp_path / "model.keras")
     saved = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(saved.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        saved.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_synchronized_replicas_equal_one_device_with_the_whole_batch(strategy):
@@ -72,7 +74,9 @@ def test_synchronized_replicas_equal_one_device_with_the_whole_batch(strategy):
         import tensorflow as tf
 
         keras.utils.set_random_seed(0)
-        model = network(here or tf.distribute.get_strategy(), keras_ic.IC(0, synchronized=True, momentum=0.5))
+        model = network(
+            here or tf.distribute.get_strategy(), keras_ic.IC(0, synchronized=True, momentum=0.5)
+        )
         history = model.fit(x, x[:, :2], batch_size=16, epochs=3, shuffle=False, verbose=0)
         results.append((history.history["loss"], model.get_weights()))
     (losses, weights), (losses_alone, weights_alone) = results
@@ -91,9 +95,13 @@ def test_synchronized_statistics_of_masked_batches(strategy):
     mask = np.random.default_rng(1).uniform(size=x.shape[:2]) < 0.5
 
     def halves(array):
-        return strategy.experimental_distribute_values_from_function(lambda context: tf.constant(array[8 * context.replica_id_in_sync_group :][:8]))
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(array[8 * context.replica_id_in_sync_group :][:8])
+        )
 
-    tf.function(lambda x, mask: strategy.run(lambda x, mask: layer(x, training=True, mask=mask), (x, mask)))(halves(x), halves(mask))
+    tf.function(
+        lambda x, mask: strategy.run(lambda x, mask: layer(x, training=True, mask=mask), (x, mask))
+    )(halves(x), halves(mask))
     np.testing.assert_allclose(layer.get_weights()[2], x[mask].mean(0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(layer.get_weights()[3], x[mask].var(0), rtol=1e-5)
 

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 import keras_ic
-from keras_ic.files import load_model, replacing, restore, save_model
+from keras_ic.saving import load_model, replacing, restore, save_model
 
 DAMAGED = r"^This is no whole Keras model file: .* Received: '.*\.keras'$"
 
 
 @pytest.fixture
 def model():
-    model = keras.Sequential([keras.Input((4,)), keras_ic.IC(0.1, seed=0), keras.layers.Dense(3, activation="softmax")])
+    model = keras.Sequential(
+        [keras.Input((4,)), keras_ic.IC(0.1, seed=0), keras.layers.Dense(3, activation="softmax")]
+    )
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(np.random.RandomState(0).rand(16, 4), np.arange(16) % 3, epochs=1, verbose=0)
     return model
@@ -27,8 +29,14 @@ def test_a_loaded_model_goes_on_as_the_saved_one(tmp_path, model):
     loaded = load_model(str(tmp_path / "model.keras"))
     for each in (model, loaded):
         each.fit(x, y, epochs=2, shuffle=False, verbose=0)
-    for one, two in zip(model.weights + model.optimizer.variables, loaded.weights + loaded.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(two))
+    for one, two in zip(
+        model.weights + model.optimizer.variables,
+        loaded.weights + loaded.optimizer.variables,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(two)
+        )
     assert os.listdir(tmp_path) == ["model.keras"]
 
 
@@ -53,12 +61,14 @@ def test_killed_while_replacing_leaves_the_old_file(tmp_path):
     path.write_text("old")
     script = f"""
 import os, signal
-from keras_ic.files import replacing
+from keras_ic.saving import replacing
 with replacing({str(path)!r}) as new:
     new.write_text("ne")
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    code = subprocess.run([sys.executable, "-c", script], check=False, env=os.environ, capture_output=True).returncode
+    code = subprocess.run(
+        [sys.executable, "-c", script], check=False, env=os.environ, capture_output=True
+    ).returncode
     assert code == -9
     assert path.read_text() == "old"
     with replacing(path) as new:
@@ -80,7 +90,9 @@ def test_a_link_stays_and_leads_to_the_new_file(tmp_path):
     for text in ("first", "second"):
         with replacing(tmp_path / "notes.txt") as new:
             new.write_text(text)
-        assert (tmp_path / "notes.txt").is_symlink() and (tmp_path / "disk" / "notes.txt").read_text() == text
+        assert (tmp_path / "notes.txt").is_symlink() and (
+            tmp_path / "disk" / "notes.txt"
+        ).read_text() == text
     assert os.listdir(tmp_path / "disk") == ["notes.txt"]
 
 
@@ -89,7 +101,20 @@ def test_cut_files(tmp_path, model):
     save_model(model, whole)
     content = whole.read_bytes()
     cut = tmp_path / "cut.keras"
-    lengths = {0, 1, 3, 4, 22, 30, 1000, len(content) // 4, len(content) // 2, len(content) - 200, len(content) - 22, len(content) - 1}
+    lengths = {
+        0,
+        1,
+        3,
+        4,
+        22,
+        30,
+        1000,
+        len(content) // 4,
+        len(content) // 2,
+        len(content) - 200,
+        len(content) - 22,
+        len(content) - 1,
+    }
     for length in sorted(lengths):
         cut.write_bytes(content[:length])
         with pytest.raises(ValueError, match=DAMAGED):
@@ -130,7 +155,10 @@ def test_config_that_describes_no_model(tmp_path, model):
     save_model(model, tmp_path / "model.keras")
     path = tmp_path / "other.keras"
     for config in ("[1, 2]", "{", "3"):
-        with zipfile.ZipFile(tmp_path / "model.keras") as whole, zipfile.ZipFile(path, "w") as other:
+        with (
+            zipfile.ZipFile(tmp_path / "model.keras") as whole,
+            zipfile.ZipFile(path, "w") as other,
+        ):
             other.writestr("config.json", config)
             other.writestr("model.weights.h5", whole.read("model.weights.h5"))
         with pytest.raises(ValueError, match=DAMAGED):
@@ -140,7 +168,10 @@ def test_config_that_describes_no_model(tmp_path, model):
 def test_missing_file_and_folder(tmp_path):
     (tmp_path / "folder.keras").mkdir()
     for path in (tmp_path / "nothing.keras", tmp_path / "folder.keras"):
-        with pytest.raises(ValueError, match=r"^There is no such model file; check the path\. Received: '.*\.keras'$"):
+        with pytest.raises(
+            ValueError,
+            match=r"^There is no such model file; check the path\. Received: '.*\.keras'$",
+        ):
             load_model(path)
 
 
@@ -154,9 +185,19 @@ def test_other_endings(tmp_path, model):
 
 
 def with_stock_dropout():
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dropout(0.5, seed=1), keras_ic.IC(0.1), keras.layers.Dense(3)])
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8),
+            keras.layers.Dropout(0.5, seed=1),
+            keras_ic.IC(0.1),
+            keras.layers.Dense(3),
+        ]
+    )
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.5)
-    optimizer.exclude_from_weight_decay(var_list=[variable for variable in model.trainable_variables if variable.name != "kernel"])
+    optimizer.exclude_from_weight_decay(
+        var_list=[variable for variable in model.trainable_variables if variable.name != "kernel"]
+    )
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.optimizer.build(model.trainable_variables)
     return model
@@ -169,18 +210,33 @@ def test_random_states_of_stock_layers_and_what_is_excluded_from_decay_go_on_too
     save_model(saved, tmp_path / "model.keras")
     restore(restored, tmp_path / "model.keras")
     loaded = load_model(tmp_path / "model.keras")
-    one, two = (keras.ops.convert_to_numpy(keras.ops.stop_gradient(each(x, training=True))) for each in (loaded, saved))
+    one, two = (
+        keras.ops.convert_to_numpy(keras.ops.stop_gradient(each(x, training=True)))
+        for each in (loaded, saved)
+    )
     np.testing.assert_array_equal(one, two)  # one mask each
     restored(x, training=True)
     for each in (saved, restored):
         each.fit(x, y, epochs=2, shuffle=False, verbose=0)
-    for one, two in zip(saved.variables + saved.optimizer.variables, restored.variables + restored.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(two))
+    for one, two in zip(
+        saved.variables + saved.optimizer.variables,
+        restored.variables + restored.optimizer.variables,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(two)
+        )
 
 
 def test_an_ic_layer_whose_rate_has_come_to_0_has_no_stream_any_more(tmp_path):
     """As after annealing, and the first of rates that rise from 0."""
-    layers = [keras.layers.Dense(8), keras_ic.IC(0.1, seed=1), keras.layers.Dropout(0.2, seed=2), keras_ic.IC(0.1, seed=3), keras.layers.Dense(3)]
+    layers = [
+        keras.layers.Dense(8),
+        keras_ic.IC(0.1, seed=1),
+        keras.layers.Dropout(0.2, seed=2),
+        keras_ic.IC(0.1, seed=3),
+        keras.layers.Dense(3),
+    ]
     saved = keras.Sequential([keras.Input((4,)), *layers])
     x = np.ones((2, 4), "float32")
     saved(x, training=True)
@@ -188,7 +244,10 @@ def test_an_ic_layer_whose_rate_has_come_to_0_has_no_stream_any_more(tmp_path):
     save_model(saved, tmp_path / "model.keras")
     loaded = load_model(tmp_path / "model.keras")
     assert [layer.rate for layer in loaded.layers if isinstance(layer, keras_ic.IC)] == [0.0, 0.1]
-    one, two = (keras.ops.convert_to_numpy(keras.ops.stop_gradient(each(x, training=True))) for each in (saved, loaded))
+    one, two = (
+        keras.ops.convert_to_numpy(keras.ops.stop_gradient(each(x, training=True)))
+        for each in (saved, loaded)
+    )
     np.testing.assert_array_equal(one, two)  # the masks of the Dropout and of the other go on
 
 
@@ -201,11 +260,20 @@ def test_random_states_of_negative_seeds_and_of_a_dropout_turned_off(tmp_path):
     model(x, training=True)
     save_model(model, tmp_path / "model.keras")
     loaded = load_model(tmp_path / "model.keras")
-    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dropout(0.2, seed=seed), keras.layers.Dropout(0)])
+    other = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8),
+            keras.layers.Dropout(0.2, seed=seed),
+            keras.layers.Dropout(0),
+        ]
+    )
     restore(other, tmp_path / "model.keras")
     expected = keras.ops.convert_to_numpy(dropout[0].seed_generator.state)
     for each in (loaded, other):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(each.layers[1].seed_generator.state), expected)
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(each.layers[1].seed_generator.state), expected
+        )
 
 
 def test_files_of_keras_itself_and_for_keras_itself(tmp_path):
@@ -215,15 +283,35 @@ def test_files_of_keras_itself_and_for_keras_itself(tmp_path):
         variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
     restore(other, tmp_path / "stock.keras")
     save_model(model, tmp_path / "model.keras")
-    for read in (load_model(tmp_path / "stock.keras"), keras.models.load_model(tmp_path / "model.keras"), other):
+    for read in (
+        load_model(tmp_path / "stock.keras"),
+        keras.models.load_model(tmp_path / "model.keras"),
+        other,
+    ):
         for one, two in zip(model.weights, read.weights, strict=True):
-            np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(two))
+            np.testing.assert_array_equal(
+                keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(two)
+            )
 
 
 def test_restoring_another_model(tmp_path, model):
     save_model(with_stock_dropout(), tmp_path / "model.keras")
-    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dropout(0), keras_ic.IC(0), keras.layers.Dense(3)])
-    with pytest.raises(ValueError, match=r"The file is of a model with 1 random streams, not 0; take its own. Received: '.*model.keras'$"):
+    other = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8),
+            keras.layers.Dropout(0),
+            keras_ic.IC(0),
+            keras.layers.Dense(3),
+        ]
+    )
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"The file is of a model with 1 random streams, not 0; take its own. Received:"
+            r" '.*model.keras'$"
+        ),
+    ):
         restore(other, tmp_path / "model.keras")
     with pytest.raises(ValueError, match="There is no such model file"):
         restore(other, tmp_path / "none.keras")
@@ -232,7 +320,9 @@ def test_restoring_another_model(tmp_path, model):
 @pytest.mark.parametrize("widths", [(5, 3), (5,), (5, 4, 4)])
 def test_what_does_not_fit_changes_nothing(tmp_path, widths):
     def dense(widths):
-        model = keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(width) for width in widths)])
+        model = keras.Sequential(
+            [keras.Input((4,)), *(keras.layers.Dense(width) for width in widths)]
+        )
         model.compile("adam", "mse")
         model.optimizer.build(model.trainable_variables)
         return model

@@ -16,7 +16,8 @@ y = np.arange(96) % 3
 if loaded == "-":
     keras.utils.set_random_seed(11)
     model = keras.Sequential([
-        keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, activation="relu"), keras_ic.IC(0.1), keras.layers.Conv2D(4, 3, activation="relu"),
+        keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, activation="relu"), keras_ic.IC(0.1),
+        keras.layers.Conv2D(4, 3, activation="relu"),
         keras.layers.Flatten(), keras_ic.IC(0.2, seed=5), keras.layers.Dense(3),
     ])
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -25,18 +26,26 @@ else:
     model = keras.models.load_model(loaded)
 model.fit(x, y, batch_size=32, initial_epoch=start, epochs=stop, shuffle=False, verbose=0)
 model.save(saved)
-np.savez(saved + ".npz", *model.get_weights(), *[keras.ops.convert_to_numpy(v) for v in model.optimizer.variables])
+states = [keras.ops.convert_to_numpy(v) for v in model.optimizer.variables]
+np.savez(saved + ".npz", *model.get_weights(), *states)
 """
 
 
 def test_four_epochs_equal_two_and_two(tmp_path):
     def train(*arguments):
-        subprocess.run([sys.executable, "-c", SCRIPT, *map(str, arguments)], check=True, cwd=tmp_path, env=dict(os.environ))
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT, *map(str, arguments)],
+            check=True,
+            cwd=tmp_path,
+            env=dict(os.environ),
+        )
 
     train(0, 4, "-", "unbroken.keras")
     train(0, 2, "-", "half.keras")
     train(2, 4, "half.keras", "resumed.keras")
-    unbroken, resumed, half = (np.load(tmp_path / f"{name}.keras.npz") for name in ("unbroken", "resumed", "half"))
+    unbroken, resumed, half = (
+        np.load(tmp_path / f"{name}.keras.npz") for name in ("unbroken", "resumed", "half")
+    )
     assert unbroken.files
     for name in unbroken.files:
         np.testing.assert_array_equal(unbroken[name], resumed[name])

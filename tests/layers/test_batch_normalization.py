@@ -1,4 +1,6 @@
-"""With rate 0 the layer is BatchNormalization; with a rate it is BatchNormalization, then Dropout, in distribution."""
+"""With rate 0 the layer is BatchNormalization; with a rate it is BatchNormalization, then Dropout,
+in distribution.
+"""
 
 import keras
 import numpy as np
@@ -8,7 +10,15 @@ from keras import layers, ops
 import keras_ic
 from tests.autodiff import HAS_FLOAT64, to_numpy
 
-SHAPES = [((16, 5), -1), ((8, 3, 5), -1), ((8, 5, 3), 1), ((8, 4, 4, 5), -1), ((8, 5, 4, 4), 1), ((6, 3, 3, 3, 5), -1), ((6, 3, 5, 3, 3), 2)]
+SHAPES = [
+    ((16, 5), -1),
+    ((8, 3, 5), -1),
+    ((8, 5, 3), 1),
+    ((8, 4, 4, 5), -1),
+    ((8, 5, 4, 4), 1),
+    ((6, 3, 3, 3, 5), -1),
+    ((6, 3, 5, 3, 3), 2),
+]
 
 
 def images(shape=(64, 6, 6, 8), seed=0):
@@ -24,7 +34,16 @@ def randomized(layer, shape):
 
 
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
-@pytest.mark.parametrize("options", [{}, {"center": False}, {"scale": False}, {"center": False, "scale": False}, {"momentum": 0.5, "epsilon": 1e-5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"center": False},
+        {"scale": False},
+        {"center": False, "scale": False},
+        {"momentum": 0.5, "epsilon": 1e-5},
+    ],
+)
 def test_rate_zero_is_batch_normalization(shape, axis, options):
     stock = randomized(layers.BatchNormalization(axis=axis, **options), shape)
     ours = keras_ic.IC(0, axis=axis, **options)
@@ -34,7 +53,12 @@ def test_rate_zero_is_batch_normalization(shape, axis, options):
     ours.set_weights(stock.get_weights())
     for step in range(3):
         x = images(shape, step)
-        np.testing.assert_allclose(to_numpy(ours(x, training=True)), to_numpy(stock(x, training=True)), atol=4e-6, rtol=1e-5)
+        np.testing.assert_allclose(
+            to_numpy(ours(x, training=True)),
+            to_numpy(stock(x, training=True)),
+            atol=4e-6,
+            rtol=1e-5,
+        )
     for a, b in zip(ours.get_weights(), stock.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(to_numpy(ours(x)), to_numpy(stock(x)), atol=4e-6, rtol=1e-5)
@@ -45,7 +69,11 @@ def test_masked_positions_do_not_enter_the_statistics_as_in_stock():
     x = images((8, 7, 5))
     mask = np.random.default_rng(0).uniform(size=(8, 7)) < 0.6
     stock, ours = layers.BatchNormalization(momentum=0.5), keras_ic.IC(0, momentum=0.5)
-    np.testing.assert_allclose(to_numpy(ours(x, training=True, mask=mask)), to_numpy(stock(x, training=True, mask=mask)), atol=1e-5)
+    np.testing.assert_allclose(
+        to_numpy(ours(x, training=True, mask=mask)),
+        to_numpy(stock(x, training=True, mask=mask)),
+        atol=1e-5,
+    )
     for a, b in zip(ours.get_weights(), stock.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
@@ -60,7 +88,14 @@ def test_a_mask_that_hides_everything_teaches_nothing():
 
 
 def test_masks_of_embeddings_arrive_and_pass_on():
-    model = keras.Sequential([keras.Input((None,)), layers.Embedding(9, 4, mask_zero=True), keras_ic.IC(0, momentum=0.0), layers.LSTM(3)])
+    model = keras.Sequential(
+        [
+            keras.Input((None,)),
+            layers.Embedding(9, 4, mask_zero=True),
+            keras_ic.IC(0, momentum=0.0),
+            layers.LSTM(3),
+        ]
+    )
     ids = np.array([[1, 2, 0, 0], [3, 4, 5, 0]])
     model(ids, training=True)
     embedded = to_numpy(model.layers[0](ids))[ids > 0]
@@ -71,7 +106,10 @@ def test_masks_of_embeddings_arrive_and_pass_on():
 @pytest.mark.parametrize("rate", [0.05, 0.3])
 def test_composition_matches_in_distribution(rate):
     x = images((256, 6, 6, 8))
-    stock, ours = randomized(layers.BatchNormalization(), x.shape), randomized(keras_ic.IC(rate, seed=1), x.shape)
+    stock, ours = (
+        randomized(layers.BatchNormalization(), x.shape),
+        randomized(keras_ic.IC(rate, seed=1), x.shape),
+    )
     normalized = to_numpy(stock(x, training=True))
     y = to_numpy(ours(x, training=True))
     n = y.size
@@ -89,7 +127,7 @@ def test_composition_matches_in_distribution(rate):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
-def test_without_scale_and_center_and_frozen_in_the_right_place_it_is_dropout_on_standardized_input():
+def test_without_scale_and_center_and_frozen_it_is_dropout_on_standardized_input():
     x = np.random.default_rng(0).normal(size=(512, 16)).astype("float32")
     layer = keras_ic.IC(0.25, scale=False, center=False, seed=2)
     layer.monte_carlo = True
@@ -137,7 +175,9 @@ def test_monte_carlo_through_predict():
     assert not np.array_equal(model.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
-@pytest.mark.parametrize("policy", ["float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy", ["float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16"]
+)
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_dtype_policies(policy, rate):
     if policy == "float64" and not HAS_FLOAT64:
@@ -147,27 +187,38 @@ def test_dtype_policies(policy, rate):
     compute = keras.DTypePolicy(policy).compute_dtype
     y = layer(ops.cast(x, compute), training=True)
     assert keras.backend.standardize_dtype(y.dtype) == compute
-    assert {keras.backend.standardize_dtype(w.dtype) for w in layer.weights} == {keras.DTypePolicy(policy).variable_dtype}
+    assert {keras.backend.standardize_dtype(w.dtype) for w in layer.weights} == {
+        keras.DTypePolicy(policy).variable_dtype
+    }
     y, tolerance = to_numpy(y), {"float64": 1e-9, "float16": 1e-2, "bfloat16": 5e-2}[compute]
     exact = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + layer.epsilon)
     kept = y != 0
     np.testing.assert_allclose(y[kept], (exact / (1 - rate))[kept], atol=tolerance, rtol=tolerance)
     moving = [to_numpy(w) for w in layer.weights]
     np.testing.assert_allclose(moving[2], x.mean((0, 1, 2)) / 2, atol=tolerance, rtol=tolerance)
-    np.testing.assert_allclose(moving[3], (1 + x.var((0, 1, 2))) / 2, atol=10 * tolerance, rtol=tolerance)
+    np.testing.assert_allclose(
+        moving[3], (1 + x.var((0, 1, 2))) / 2, atol=10 * tolerance, rtol=tolerance
+    )
 
 
 def test_large_halves_do_not_overflow():
     layer = keras_ic.IC(0, dtype="mixed_float16")
     y = layer(np.array([[30000.0], [-30000.0], [60000.0], [-60000.0]], "float16"), training=True)
-    np.testing.assert_allclose(to_numpy(y).ravel(), np.array([1, -1, 2, -2]) / np.sqrt(2.5), rtol=2e-3)
+    np.testing.assert_allclose(
+        to_numpy(y).ravel(), np.array([1, -1, 2, -2]) / np.sqrt(2.5), rtol=2e-3
+    )
 
 
-@pytest.mark.parametrize("noise_shape", [(None, 1, 1, None), (None, 1, 1, 8), [None, 6, 1, None], (64, 1, 6, 1)])
+@pytest.mark.parametrize(
+    "noise_shape", [(None, 1, 1, None), (None, 1, 1, 8), [None, 6, 1, None], (64, 1, 6, 1)]
+)
 def test_noise_shape_shares_gates_along_its_axes_of_one(noise_shape):
     x = images() + 100  # the normalized value is never exactly 0
     dropped = to_numpy(keras_ic.IC(0.4, noise_shape=noise_shape, seed=0)(x, training=True)) == 0
-    shape = tuple(size if wanted is None else wanted for size, wanted in zip(x.shape, noise_shape, strict=True))
+    shape = tuple(
+        size if wanted is None else wanted
+        for size, wanted in zip(x.shape, noise_shape, strict=True)
+    )
     first = dropped[tuple(slice(0, size) for size in shape)]
     np.testing.assert_array_equal(dropped, np.broadcast_to(first, x.shape))
     assert 0.25 < first.mean() < 0.55
@@ -186,7 +237,9 @@ def test_regularizers_constraints_and_initializers_reach_the_weights():
     )
     layer.build((None, 2))
     np.testing.assert_allclose([w[0] for w in layer.get_weights()], [3, -2, 0.5, 4])
-    np.testing.assert_allclose([float(to_numpy(loss)) for loss in layer.losses], [0.1 * 18, 0.1 * 4], rtol=1e-6)
+    np.testing.assert_allclose(
+        [float(to_numpy(loss)) for loss in layer.losses], [0.1 * 18, 0.1 * 4], rtol=1e-6
+    )
     assert isinstance(layer.gamma.constraint, keras.constraints.MaxNorm)
     assert isinstance(layer.beta.constraint, keras.constraints.NonNeg)
 
@@ -209,7 +262,14 @@ def test_in_functional_subclassed_shared_and_time_distributed_use():
     functional = keras.Model([one, two], layers.Dense(3)(shared(one) + shared(two)))
     functional.compile("sgd", "mse")
     functional.fit([x, x], np.zeros((32, 3)), verbose=0)
-    wrapped = keras.Sequential([keras.Input((4, 6)), layers.TimeDistributed(keras_ic.IC(0.1)), layers.Flatten(), layers.Dense(3)])
+    wrapped = keras.Sequential(
+        [
+            keras.Input((4, 6)),
+            layers.TimeDistributed(keras_ic.IC(0.1)),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
     wrapped.compile("sgd", "mse")
     wrapped.fit(images((32, 4, 6)), np.zeros((32, 3)), verbose=0)
     for model, layer in ((net, net.ic), (functional, shared), (wrapped, wrapped.layers[0].layer)):

@@ -20,7 +20,9 @@ WIDE = np.random.default_rng(0).normal(size=(200, 50)).astype("float32")
 def masks(layer, steps, x=WIDE):
     """What the layer keeps in so many training steps, (steps, *x.shape), as 0 and 1."""
     layer.build(x.shape)
-    return np.stack([to_numpy(layer._draw(ops.convert_to_tensor(x))) for _ in range(steps)]).astype("float64")
+    return np.stack([to_numpy(layer._draw(ops.convert_to_tensor(x))) for _ in range(steps)]).astype(
+        "float64"
+    )
 
 
 def correlation(a, b):
@@ -64,8 +66,12 @@ def test_layers_with_seeds_of_their_own_do_not_share_masks_at_any_step():
 
 def test_the_seed_decides():
     for rate in (0.05, 0.5):
-        np.testing.assert_array_equal(masks(keras_ic.IC(rate, seed=7), 3), masks(keras_ic.IC(rate, seed=7), 3))
-        assert not np.array_equal(masks(keras_ic.IC(rate, seed=7), 3), masks(keras_ic.IC(rate, seed=8), 3))
+        np.testing.assert_array_equal(
+            masks(keras_ic.IC(rate, seed=7), 3), masks(keras_ic.IC(rate, seed=7), 3)
+        )
+        assert not np.array_equal(
+            masks(keras_ic.IC(rate, seed=7), 3), masks(keras_ic.IC(rate, seed=8), 3)
+        )
 
 
 def test_the_global_seed_decides_where_none_is_given():
@@ -114,12 +120,20 @@ def test_eager_and_compiled_steps_draw_the_same_masks(jit):
         pytest.skip("covered by the kernels' own compile tests")
 
     def network():
-        return keras.Sequential([keras.Input((50,)), keras_ic.IC(0.5, seed=0), layers.Dense(3, kernel_initializer="ones")])
+        return keras.Sequential(
+            [
+                keras.Input((50,)),
+                keras_ic.IC(0.5, seed=0),
+                layers.Dense(3, kernel_initializer="ones"),
+            ]
+        )
 
     results = []
     for eager in (True, False):
         model = network()
-        model.compile(keras.optimizers.SGD(0.01), "mse", run_eagerly=eager, jit_compile=jit and not eager)
+        model.compile(
+            keras.optimizers.SGD(0.01), "mse", run_eagerly=eager, jit_compile=jit and not eager
+        )
         model.fit(WIDE, WIDE[:, :3], batch_size=50, shuffle=False, verbose=0)
         results.append(model.get_weights())
     for a, b in zip(*results, strict=True):
@@ -174,7 +188,11 @@ np.save("weights.npy", np.concatenate([w.ravel() for w in model.get_weights()]))
     for devices in (1, 2):
         folder = tmp_path / str(devices)
         folder.mkdir()
-        environment = {**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        environment = {
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        }
         subprocess.run([sys.executable, "-c", script], check=True, cwd=folder, env=environment)
         results.append((np.load(folder / "kept.npy"), np.load(folder / "weights.npy")))
     (kept, alone), (kept_of_two, shared) = results

@@ -36,8 +36,15 @@ import keras_ic
         *({"epsilon": epsilon} for epsilon in (0, -1e-3, None, "1e-3", float("inf"), True)),
         *({"axis": axis} for axis in (1.5, "1", None, [3], True)),
         *({"seed": seed} for seed in (-1, 2**31, 1.5, "1", True)),
-        *({"noise_shape": shape} for shape in (3, "abc", (None, 0), (None, -1), (None, 1.5), (None, True))),
-        *({name: value} for name in ("center", "scale", "synchronized") for value in (None, 1, "yes")),
+        *(
+            {"noise_shape": shape}
+            for shape in (3, "abc", (None, 0), (None, -1), (None, 1.5), (None, True))
+        ),
+        *(
+            {name: value}
+            for name in ("center", "scale", "synchronized")
+            for value in (None, 1, "yes")
+        ),
     ],
     ids=str,
 )
@@ -51,7 +58,9 @@ def test_arguments(arguments):
 def test_a_rate_that_is_set_is_checked_too():
     layer = keras_ic.IC(0.1)
     for wrong in (1.0, -0.1, "0.1", None):
-        with pytest.raises(ValueError, match=r"`rate` must be a number in \[0, 1\).*Received: rate="):
+        with pytest.raises(
+            ValueError, match=r"`rate` must be a number in \[0, 1\).*Received: rate="
+        ):
             layer.rate = wrong
     assert layer.rate == 0.1
     layer.rate = 0
@@ -64,22 +73,36 @@ def test_a_rate_that_is_set_is_checked_too():
 
 
 def test_a_list_of_tensors():
-    with pytest.raises(ValueError, match=r"normalizes one tensor.*Received: input shapes \[\(4, 3\), \(4, 3\)\]"):
+    with pytest.raises(
+        ValueError, match=r"normalizes one tensor.*Received: input shapes \[\(4, 3\), \(4, 3\)\]"
+    ):
         keras_ic.IC()([ops.ones((4, 3)), ops.ones((4, 3))])
 
 
 def test_a_mask_as_a_list():
     x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
     mask = [[True, False, True], [True, True, False]]
-    one, two = (ops.convert_to_numpy(keras_ic.IC(0.0)(x, training=True, mask=each)) for each in (mask, np.array(mask)))
+    one, two = (
+        ops.convert_to_numpy(keras_ic.IC(0.0)(x, training=True, mask=each))
+        for each in (mask, np.array(mask))
+    )
     np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize("number", [np.float32(0.25), np.float64(0.25), np.array(0.25)])
 def test_numpy_scalars_are_numbers(number):
-    layer = keras_ic.IC(rate=number, momentum=number, epsilon=number, axis=np.int64(1), seed=np.int32(7), center=np.bool_(False))
+    layer = keras_ic.IC(
+        rate=number,
+        momentum=number,
+        epsilon=number,
+        axis=np.int64(1),
+        seed=np.int32(7),
+        center=np.bool_(False),
+    )
     config = layer.get_config()
-    assert [type(config[name]) for name in ("rate", "momentum", "epsilon", "axis", "seed", "center")] == [float, float, float, int, int, bool]
+    assert [
+        type(config[name]) for name in ("rate", "momentum", "epsilon", "axis", "seed", "center")
+    ] == [float, float, float, int, int, bool]
     assert (layer.rate, layer.axis, layer.seed) == (0.25, 1, 7)
 
 
@@ -116,7 +139,9 @@ def test_an_empty_batch(training):
 
 @pytest.mark.parametrize("shape", [(4,), (4, 6), (5, 4), (4, 5, 3), (4, 5, 1)])
 def test_a_mask_of_the_wrong_shape(shape):
-    with pytest.raises(ValueError, match=r"without the last axis, \(4, 5\)\. Received: mask of shape"):
+    with pytest.raises(
+        ValueError, match=r"without the last axis, \(4, 5\)\. Received: mask of shape"
+    ):
         keras_ic.IC()(np.zeros((4, 5, 3), "float32"), training=True, mask=np.ones(shape, bool))
 
 
@@ -124,7 +149,10 @@ def test_synchronized_elsewhere_than_on_tensorflow():
     if keras.backend.backend() == "tensorflow":
         assert keras_ic.IC(synchronized=True).synchronized
     else:
-        with pytest.raises(ValueError, match=r"needs the TensorFlow backend.*Received: synchronized=True with the backend"):
+        with pytest.raises(
+            ValueError,
+            match=r"needs the TensorFlow backend.*Received: synchronized=True with the backend",
+        ):
             keras_ic.IC(synchronized=True)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_ic.layer import IndependentComponent
-from keras_ic.validation import checked_model, checked_path
+from keras_ic.layers.independent_component import IndependentComponent
+from keras_ic.utils.validation import checked_model, checked_path
 
 CONFIG = "config.json"
 RANDOM_STATES = "keras_ic_random_states.json"
@@ -22,21 +22,24 @@ WEIGHTS = {"model.weights.h5", "model.weights.npz"}
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Gives the path of a new file beside `path`, which takes its place in one step when the block ends, and is deleted if the block fails.
+    """Gives the path of a new file beside `path`, which takes its place in one step when the block
+    ends, and is deleted if the block fails.
 
-    Whoever reads `path`, at any time and after any crash, finds the old file or the new one whole. One writer at a time may write a path.
+    Whoever reads `path`, at any time and after any crash, finds the old file or the new one whole.
+    One writer at a time may write a path.
 
     Args:
         path: Path of the file to replace, or to make; its folder must exist.
 
     Yields:
-        A `pathlib.Path` in the same folder with the same ending; where `path` is a symbolic link, in the folder it leads to.
+        A `pathlib.Path` in the same folder with the same ending; where `path` is a symbolic link,
+        in the folder it leads to.
 
     Example:
 
     ```python
     import pathlib, tempfile
-    from keras_ic.files import replacing
+    from keras_ic.saving import replacing
 
     path = pathlib.Path(tempfile.mkdtemp(), "notes.txt")
     with replacing(path) as new:
@@ -66,10 +69,12 @@ def _to_disk(path):
 
 
 def save_model(model: keras.Model, path: str | os.PathLike) -> None:
-    """Saves a model, its optimizer and its random states as a `.keras` file, which `path` names only once it is whole.
+    """Saves a model, its optimizer and its random states as a `.keras` file, which `path` names
+    only once it is whole.
 
-    Keras does not save the places in the random streams of stock layers, as of Dropout; here they are an entry of their own in the file, which
-    `load_model` and `restore` read and Keras passes over. (On torch, stock layers without a `seed` draw from torch's own generator, whose place is
+    Keras does not save the places in the random streams of stock layers, as of Dropout; here they
+    are an entry of their own in the file, which `load_model` and `restore` read and Keras passes
+    over. (On torch, stock layers without a `seed` draw from torch's own generator, whose place is
     not a model's; give them one.)
 
     Args:
@@ -85,7 +90,7 @@ def save_model(model: keras.Model, path: str | os.PathLike) -> None:
     ```python
     import pathlib, tempfile
     import keras
-    from keras_ic.files import load_model, save_model
+    from keras_ic.saving import load_model, save_model
 
     path = pathlib.Path(tempfile.mkdtemp(), "model.keras")
     save_model(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), path)
@@ -97,7 +102,12 @@ def save_model(model: keras.Model, path: str | os.PathLike) -> None:
     with replacing(path) as new:
         model.save(new)
         with zipfile.ZipFile(new, "a") as archive:
-            archive.writestr(RANDOM_STATES, json.dumps([keras.ops.convert_to_numpy(state).tolist() for state in _random_states(model)]))
+            archive.writestr(
+                RANDOM_STATES,
+                json.dumps(
+                    [keras.ops.convert_to_numpy(state).tolist() for state in _random_states(model)]
+                ),
+            )
 
 
 def load_model(path: str | os.PathLike) -> Any:
@@ -112,15 +122,16 @@ def load_model(path: str | os.PathLike) -> Any:
         The `keras.Model`.
 
     Raises:
-        ValueError: If there is no such file, or it is damaged (cut off, overwritten), or no Keras file; if Keras cannot load it, as for a class that
-            is not registered, and if it holds code, which is never run.
+        ValueError: If there is no such file, or it is damaged (cut off, overwritten), or no Keras
+            file; if Keras cannot load it, as for a class that is not registered, and if it holds
+            code, which is never run.
 
     Example:
 
     ```python
     import pathlib, tempfile
     import keras
-    from keras_ic.files import load_model
+    from keras_ic.saving import load_model
 
     path = pathlib.Path(tempfile.mkdtemp(), "model.keras")
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(path)
@@ -130,11 +141,14 @@ def load_model(path: str | os.PathLike) -> Any:
     path = _checked_file(path)
     try:
         model = keras.models.load_model(path, safe_mode=True)
-    except Exception as error:  # what a configuration or weights of the wrong form make Keras raise is nearly anything
-        inner = str(error).rpartition("Exception encountered: ")[2]  # before it, Keras prints the whole configuration
+    # What a configuration or weights of the wrong form make Keras raise is nearly anything.
+    except Exception as error:
+        # Before it, Keras prints the whole configuration.
+        inner = str(error).rpartition("Exception encountered: ")[2]
         reason = textwrap.shorten(f"{type(error).__name__}: {inner}", 300)
         raise ValueError(
-            f"Keras cannot load this model file ({reason}); register the classes that are not Keras's, or take another copy. Received: {str(path)!r}"
+            f"Keras cannot load this model file ({reason}); register the classes that are not"
+            f" Keras's, or take another copy. Received: {str(path)!r}"
         ) from error
     for variable, state in _saved_random_states(model, path):
         variable.assign(state)
@@ -142,24 +156,27 @@ def load_model(path: str | os.PathLike) -> Any:
 
 
 def restore(model: keras.Model, path: str | os.PathLike) -> None:
-    """Gives a model the weights, the optimizer's state and the random states that `save_model` wrote of one built and compiled like it.
+    """Gives a model the weights, the optimizer's state and the random states that `save_model`
+    wrote of one built and compiled like it.
 
-    Other than `load_model`, it takes nothing of the configuration from the file: what Keras does not write there, such as variables that are excluded
-    from weight decay, stays as it is.
+    Other than `load_model`, it takes nothing of the configuration from the file: what Keras does
+    not write there, such as variables that are excluded from weight decay, stays as it is.
 
     Args:
-        model: A built `keras.Model`; where its optimizer is to be restored, compiled, and the optimizer built.
+        model: A built `keras.Model`; where its optimizer is to be restored, compiled, and the
+            optimizer built.
         path: Path ending in `.keras`.
 
     Raises:
-        ValueError: As `load_model`; and if the file holds other layers or other shapes of weights. The model is then as it was.
+        ValueError: As `load_model`; and if the file holds other layers or other shapes of weights.
+            The model is then as it was.
 
     Example:
 
     ```python
     import pathlib, tempfile
     import keras
-    from keras_ic.files import restore, save_model
+    from keras_ic.saving import restore, save_model
 
     path = pathlib.Path(tempfile.mkdtemp(), "model.keras")
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dropout(0.1)])
@@ -176,21 +193,30 @@ def restore(model: keras.Model, path: str | os.PathLike) -> None:
     before = [(variable, keras.ops.convert_to_numpy(variable)) for variable in _state(model)]
     try:
         model.load_weights(path)
-    except Exception as error:  # Keras has by then loaded the layers before the one that does not fit
+    # Keras has by then loaded the layers before the one that does not fit.
+    except Exception as error:
         for variable, value in before:
             variable.assign(value)
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
-        raise ValueError(f"The weights in this file do not fit the model ({reason}); take its own. Received: {str(path)!r}") from error
+        raise ValueError(
+            f"The weights in this file do not fit the model ({reason}); take its own. Received:"
+            f" {str(path)!r}"
+        ) from error
     for variable, state in states:
         variable.assign(state)
 
 
 def _state(model):
-    return [*model.variables, *(model.optimizer.variables if getattr(model, "optimizer", None) is not None else ())]
+    return [
+        *model.variables,
+        *(model.optimizer.variables if getattr(model, "optimizer", None) is not None else ()),
+    ]
 
 
 def _check_layers(model, path):
-    """Refuses a file of other layers, of which Keras would load what it finds. A subclassed model has no list of layers to compare."""
+    """Refuses a file of other layers, of which Keras would load what it finds. A subclassed model
+    has no list of layers to compare.
+    """
     try:
         own = model.get_config()["layers"]
         with zipfile.ZipFile(path) as archive:
@@ -199,26 +225,37 @@ def _check_layers(model, path):
     except (KeyError, TypeError, NotImplementedError):
         return
     if kinds[0] != kinds[1]:
-        raise ValueError(f"The file holds a model of other layers; take its own. Received: {str(path)!r}")
+        raise ValueError(
+            f"The file holds a model of other layers; take its own. Received: {str(path)!r}"
+        )
 
 
 def _random_states(model):
     """The places in the random streams of stock layers, in the order of the model's variables.
 
-    An IC layer keeps its own with its weights; and a layer whose rate has come to 0, a stock Dropout too, has none once it is loaded.
+    An IC layer keeps its own with its weights; and a layer whose rate has come to 0, a stock
+    Dropout too, has none once it is loaded.
     """
-    without = [layer for layer in model._flatten_layers() if isinstance(layer, IndependentComponent) or getattr(layer, "rate", None) == 0]
+    without = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, IndependentComponent) or getattr(layer, "rate", None) == 0
+    ]
     own = {id(variable) for layer in without for variable in layer.variables}
     return [variable for variable in _all_random_states(model) if id(variable) not in own]
 
 
 def _all_random_states(model):
     weights = {id(weight) for weight in model.weights}
-    return [variable for variable in model.variables if id(variable) not in weights and variable.name == "seed_generator_state"]
+    return [
+        variable
+        for variable in model.variables
+        if id(variable) not in weights and variable.name == "seed_generator_state"
+    ]
 
 
 def _saved_random_states(model, path):
-    """Pairs of a random state of the model and its value in the file; none of a file that has none."""
+    """Pairs of a random state of the model and its value in the file; none if it has none."""
     variables = _random_states(model)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -228,18 +265,32 @@ def _saved_random_states(model, path):
         if any(state.dtype.kind not in "iu" for state in states):
             raise ValueError("they are no integers")
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"The random states in this file are damaged ({error}); take another copy. Received: {str(path)!r}") from None
+        raise ValueError(
+            f"The random states in this file are damaged ({error}); take another copy. Received:"
+            f" {str(path)!r}"
+        ) from None
     if not states:
         return []
-    if len(states) == len(_all_random_states(model)):  # a file from when those of IC layers were among them
+    # A file from when those of IC layers were among them.
+    if len(states) == len(_all_random_states(model)):
         variables = _all_random_states(model)
     if len(states) != len(variables):
-        raise ValueError(f"The file is of a model with {len(states)} random streams, not {len(variables)}; take its own. Received: {str(path)!r}")
+        raise ValueError(
+            f"The file is of a model with {len(states)} random streams, not {len(variables)}; take"
+            f" its own. Received: {str(path)!r}"
+        )
     for variable, state in zip(variables, states, strict=True):
         if state.shape != tuple(variable.shape):
-            raise ValueError(f"The random states in this file are of another form; take another copy. Received: {str(path)!r}")
-    # By NumPy: a negative seed, which TensorFlow's streams may have, is a cast that other backends refuse.
-    return [(variable, state.astype(variable.dtype)) for variable, state in zip(variables, states, strict=True)]
+            raise ValueError(
+                "The random states in this file are of another form; take another copy. Received:"
+                f" {str(path)!r}"
+            )
+    # By NumPy: a negative seed, which TensorFlow's streams may have, is a cast that other backends
+    # refuse.
+    return [
+        (variable, state.astype(variable.dtype))
+        for variable, state in zip(variables, states, strict=True)
+    ]
 
 
 def _checked_file(path):
@@ -249,7 +300,8 @@ def _checked_file(path):
     with open(path, "rb") as file:
         if not _is_whole(file):
             raise ValueError(
-                f"This is no whole Keras model file: it was cut off or damaged, or is of another kind; take another copy. Received: {str(path)!r}"
+                "This is no whole Keras model file: it was cut off or damaged, or is of another"
+                f" kind; take another copy. Received: {str(path)!r}"
             )
     return path
 
@@ -266,6 +318,12 @@ def _is_whole(file):
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-            return archive.testzip() is None and not WEIGHTS.isdisjoint(names) and "class_name" in json.loads(archive.read(CONFIG))
-    except Exception:  # damaged bytes make zipfile raise nearly anything: BadZipFile, OSError, NotImplementedError, RuntimeError, struct.error
+            return (
+                archive.testzip() is None
+                and not WEIGHTS.isdisjoint(names)
+                and "class_name" in json.loads(archive.read(CONFIG))
+            )
+    # Damaged bytes make zipfile raise nearly anything: BadZipFile, OSError, NotImplementedError,
+    # RuntimeError, struct.error.
+    except Exception:
         return False

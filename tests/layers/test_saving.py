@@ -37,7 +37,9 @@ EVERYTHING = {
 
 def trained(**options):
     options = {"rate": 0.2, "seed": 3, **options}
-    model = keras.Sequential([keras.Input((6,)), layers.Dense(5, "relu"), keras_ic.IC(**options), layers.Dense(2)])
+    model = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(5, "relu"), keras_ic.IC(**options), layers.Dense(2)]
+    )
     model.compile("adam", "mse")
     x = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
     model.fit(x, x[:, :2], verbose=0)
@@ -47,7 +49,10 @@ def trained(**options):
 def assert_same_model(a, b, x):
     np.testing.assert_array_equal(a.predict(x, verbose=0), b.predict(x, verbose=0))
     # The same masks come next.
-    np.testing.assert_array_equal(to_numpy(a.layers[1](x[:, :5], training=True)), to_numpy(b.layers[1](x[:, :5], training=True)))
+    np.testing.assert_array_equal(
+        to_numpy(a.layers[1](x[:, :5], training=True)),
+        to_numpy(b.layers[1](x[:, :5], training=True)),
+    )
 
 
 def test_config_round_trip():
@@ -94,11 +99,21 @@ def test_clone_model_gives_the_same_stream_where_a_seed_was_given_and_another_wh
         assert np.array_equal(first, to_numpy(fresh(x, training=True)) == 0) is same
 
 
-@pytest.mark.parametrize("dropped", [["noise_shape", "seed"], ["synchronized"], ["rate", "momentum", "gamma_constraint", "seed", "noise_shape"]])
+@pytest.mark.parametrize(
+    "dropped",
+    [
+        ["noise_shape", "seed"],
+        ["synchronized"],
+        ["rate", "momentum", "gamma_constraint", "seed", "noise_shape"],
+    ],
+)
 def test_files_from_before_an_argument_existed_load_with_its_default(tmp_path, dropped):
     model, x = trained(seed=None)
     model.save(tmp_path / "new.keras")
-    with zipfile.ZipFile(tmp_path / "new.keras") as new, zipfile.ZipFile(tmp_path / "old.keras", "w") as old:
+    with (
+        zipfile.ZipFile(tmp_path / "new.keras") as new,
+        zipfile.ZipFile(tmp_path / "old.keras", "w") as old,
+    ):
         for name in new.namelist():
             content = new.read(name)
             if name == "config.json":
@@ -131,11 +146,22 @@ def test_weight_files_move_between_layers_with_and_without_dropout(tmp_path):
 def test_export_to_saved_model(tmp_path, options):
     import tensorflow as tf
 
-    model = keras.Sequential([keras.Input((6, 6, 3)), layers.Conv2D(6, 3, padding="same"), keras_ic.IC(0.2, **options), layers.Conv2D(2, 3)])
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 3)),
+            layers.Conv2D(6, 3, padding="same"),
+            keras_ic.IC(0.2, **options),
+            layers.Conv2D(2, 3),
+        ]
+    )
     x = np.random.default_rng(0).normal(size=(4, 6, 6, 3)).astype("float32")
     model(x, training=True)
     model.export(tmp_path / "exported", verbose=False)
     exported = tf.saved_model.load(str(tmp_path / "exported"))
-    np.testing.assert_allclose(to_numpy(exported.serve(tf.constant(x))), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        to_numpy(exported.serve(tf.constant(x))), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5
+    )
     layer = keras.layers.TFSMLayer(tmp_path / "exported", call_endpoint="serve")
-    np.testing.assert_allclose(to_numpy(layer(x)), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        to_numpy(layer(x)), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5
+    )

@@ -1,0 +1,5 @@
+"""The Independent-Component layer."""
+
+from keras_ic.layers.independent_component import IC, IndependentComponent
+
+__all__ = ["IC", "IndependentComponent"]
