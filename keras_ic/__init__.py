@@ -2,7 +2,7 @@
 weight layer (Chen et al., 2019).
 """
 
-from keras_ic import applications, data, distribution, experiments, imagenet, saving, tuning
+from keras_ic import applications, distribution, saving, training, tuning
 from keras_ic.independence import IndependenceMonitor, measure
 from keras_ic.layers.independent_component import IC, IndependentComponent
 from keras_ic.surgery import calibrate, fold, plan, recalibrate, rewrite
@@ -16,16 +16,14 @@ __all__ = [
     "__version__",
     "applications",
     "calibrate",
-    "data",
     "distribution",
-    "experiments",
     "fold",
-    "imagenet",
     "measure",
     "plan",
     "predict_with_uncertainty",
     "recalibrate",
     "rewrite",
     "saving",
+    "training",
     "tuning",
 ]

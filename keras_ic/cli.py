@@ -14,19 +14,19 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_ic import saving, training
-from keras_ic.data import MissingDataError
+from keras_ic import saving
+from keras_ic.training import command as training_command
+from keras_ic.training.datasets import MissingDataError
 from keras_ic.tuning import command as tuning_command
+from keras_ic.utils.exit_codes import ExitCode
 from keras_ic.utils.lazy_imports import needed
 from keras_ic.version import __version__
-
-MENDABLE = 2
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
         """One line, without the usage that argparse puts before it."""
-        self.exit(MENDABLE, f"{self.prog}: {message}\n")
+        self.exit(ExitCode.USER_ERROR, f"{self.prog}: {message}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return arguments.run(arguments) or 0
     except (ValueError, OSError, ImportError, NotImplementedError, MissingDataError) as error:
         print(f"{parser.prog} {arguments.verb}: {' '.join(str(error).split())}", file=sys.stderr)
-        return MENDABLE
+        return ExitCode.USER_ERROR
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         help="chooses channels, positions and pairs (default: %(default)s)",
     )
     measure.add_argument("--plot", metavar="FILE", help="also draw a figure")
-    training.add(verbs)
+    training_command.add(verbs)
     what = "make a table and figures of the records found in folders"
     report = verbs.add_parser("report", help=what, description=what)
     report.add_argument(
@@ -318,9 +318,9 @@ def _measure(arguments) -> None:
 
 
 def _report(arguments) -> None:
-    from keras_ic import experiments
+    from keras_ic import training
 
-    experiments.report(arguments.folders, arguments.out)
+    training.report(arguments.folders, arguments.out)
     folder = pathlib.Path(arguments.out)
     print((folder / "table.md").read_text(encoding="utf-8"))
     print(f"{folder / 'table.md'}, {folder / 'summary.json'} and the figures beside them")
@@ -329,24 +329,24 @@ def _report(arguments) -> None:
 def _inputs(name: str, standardize: bool, data_dir: str | None):
     import numpy as np
 
-    from keras_ic import data
+    from keras_ic.training import datasets
 
-    if name in data.CLASSES:
+    if name in datasets.CLASSES:
         try:
-            (train, _), (test, _) = data.load(name, data_dir)
+            (train, _), (test, _) = datasets.load(name, data_dir)
         except ImportError as error:
             raise ValueError(f"{error} Received: --data {name}") from error
-        mean, std = data.channel_statistics(train) if standardize else (0, 1)
+        mean, std = datasets.channel_statistics(train) if standardize else (0, 1)
         return ((test - mean) / std).astype("float32")
     if not name.endswith(".npz"):
         raise ValueError(
-            f"`--data` must be {', '.join(data.CLASSES)} or a file that ends in `.npz`. Received:"
-            f" {name!r}"
+            f"`--data` must be {', '.join(datasets.CLASSES)} or a file that ends in `.npz`."
+            f" Received: {name!r}"
         )
     if standardize:
         raise ValueError(
-            f"`--standardize` is for {', '.join(data.CLASSES)}; standardize the array in the file"
-            f" yourself. Received: {name!r}"
+            f"`--standardize` is for {', '.join(datasets.CLASSES)}; standardize the array in the"
+            f" file yourself. Received: {name!r}"
         )
     try:
         with open(name, "rb") as file, np.load(file) as archive:

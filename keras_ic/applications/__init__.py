@@ -1,7 +1,10 @@
-"""The paper's networks, and two more for CIFAR, in the usual and in the IC unit orders."""
+"""The paper's networks, and others for small and large images, each in every order of layers."""
 
 from keras_ic.applications.densenet import DenseNet
+from keras_ic.applications.orders import ALIASES, ORDERS
+from keras_ic.applications.plain import PlainCNN
 from keras_ic.applications.resnet import ResNet
+from keras_ic.applications.resnet_v15 import ResNetV15
 from keras_ic.applications.vgg import VGG16
 
-__all__ = ["VGG16", "DenseNet", "ResNet"]
+__all__ = ["ALIASES", "ORDERS", "VGG16", "DenseNet", "PlainCNN", "ResNet", "ResNetV15"]

@@ -1,12 +1,9 @@
-"""The CIFAR DenseNets and DenseNet-BCs, in the usual order of layers and in the three IC unit
-orders.
-"""
+"""The CIFAR DenseNets and DenseNet-BCs, in every order of layers."""
 
 import keras
 from keras import layers
 
 from keras_ic.applications.units import (
-    BN_RELU_CONV,
     DEEPEST,
     Units,
     checked_classes,
@@ -31,8 +28,9 @@ def DenseNet(
     seed: int | None = None,
     name: str | None = None,
     bottleneck: bool = False,
+    **options,
 ) -> keras.Model:
-    """A CIFAR DenseNet, or DenseNet-BC, whose units are built in one of four orders.
+    """A CIFAR DenseNet, or DenseNet-BC, whose units are built in one of six orders.
 
     A 3x3 convolution of 16 filters, three dense blocks of `n` layers each, global average pooling,
     and a dense classifier. A layer is a 3x3 convolution of `growth_rate` filters, which reads the
@@ -43,27 +41,29 @@ def DenseNet(
     the number of channels (rounded down), and the first convolution has `2 * growth_rate` filters;
     the depth is `6n+4`.
 
-    The orders:
+    The orders, each with the same head:
 
-    - `"usual"`: BatchNorm-ReLU-Conv, as in Huang et al., with BatchNorm and ReLU before the last
-      pooling too, and no dropout.
+    - `"conv-bn-relu"`: Conv-BatchNorm-ReLU, the baseline; `"usual"` is another name of it.
+    - `"bn-relu-conv"`: BatchNorm-ReLU-Conv, pre-activation (He et al., 2016).
     - `"relu-ic-conv"`: ReLU-IC-Conv, which Chen et al. found best in ResNets; `"ic"` is another
       name of it.
     - `"ic-conv-relu"`: IC-Conv-ReLU.
     - `"conv-relu-ic"`: Conv-ReLU-IC.
+    - `"conv-bn-relu-ic"`: Conv-BatchNorm-ReLU with an IC before the next weight layer, as
+      `keras_ic.rewrite(normalization="keep")` makes it.
 
     The images enter the first convolution without an IC; the classifier has one after the pooling.
-    A concatenation joins what whole units gave, and the pooling of a transition stands behind its
+    A concatenation joins what whole units gave, and the pooling of a transition stands after its
     whole unit.
 
     In `"relu-ic-conv"` and `"ic-conv-relu"` every other weight layer reads an IC of its own, over
-    all channels that it reads, as in the usual order it has a BatchNorm of its own. The two compute
-    the same but for the transitions, where the average is of what is before the ReLU in the one and
-    of what is behind it in the other. In `"conv-relu-ic"` each channel passes one IC, right behind
-    its convolution, and all that read it later read the same values, the same dropped ones
+    all channels that it reads, as in `"bn-relu-conv"` it has a BatchNorm of its own. The two
+    compute the same but for the transitions, where the average is of what is before the ReLU in the
+    one and of what is after it in the other. In `"conv-relu-ic"` each channel passes one IC, right
+    after its convolution, and all that read it later read the same values, the same dropped ones
     included; only the averages of a transition are no longer an IC's output. It has the fewest
-    parameters of the three, and the least to compute. Convolutions have no bias in the usual order,
-    where a BatchNorm shifts before each of them, and one in the others.
+    parameters of the three, and the least to compute. Convolutions have no bias in the orders with
+    BatchNorm, which shifts, and one in the others.
 
     Layers are named after their place: `stem`, `block2_layer3_conv1` (and `..._conv2` in a
     DenseNet-BC), `block2_layer3_concat`, `transition1_conv`, `transition1_pool`, `pool`,
@@ -74,15 +74,14 @@ def DenseNet(
             `6n+4` (100, 190, 250). Defaults to `40`.
         growth_rate: Integer, the number of filters of each layer of a block, `k` in the paper.
             Defaults to `12`.
-        order: One of `"usual"`, `"ic"`, `"relu-ic-conv"`, `"ic-conv-relu"`, `"conv-relu-ic"`.
-            Defaults to `"ic"`.
-        rate: Float in `[0, 1)`, the probability to drop a value in each IC. `"usual"` does not use
-            it. Defaults to `0.05`.
+        order: A name above. Defaults to `"ic"`.
+        rate: Float in `[0, 1)`, the probability to drop a value in each IC. Orders without IC do
+            not use it. Defaults to `0.05`.
         classes: Integer, the number of classes. Defaults to `10`.
         input_shape: Tuple `(height, width, channels)`, pixels first; height and width at least 4 or
             None. Defaults to `(32, 32, 3)`.
-        weight_decay: Float, at least 0: `weight_decay * sum(kernel**2)` of every kernel is added to
-            the loss. Defaults to `1e-4`.
+        weight_decay: Float, at least 0, of Keras's `L2` on every kernel: `weight_decay *
+            sum(kernel**2)` is added to the loss. Defaults to `1e-4`.
         seed: Integer in `[0, 2**31)`, from which every kernel's initializer and every IC get a seed
             of their own, so that the same seed gives the same network and the same masks. Seeds
             below `2**19` share nothing with each other. Defaults to `None`: a new network each
@@ -90,6 +89,10 @@ def DenseNet(
         name: String, the name of the model. Defaults to `None`: `"densenet"`, or `"densenet_bc"`
             with `bottleneck`, and the depth.
         bottleneck: Boolean, whether to make a DenseNet-BC. Defaults to `False`.
+        **options: `dropout`, the rate of a Dropout after each ReLU that follows a BatchNorm, in the
+            orders without IC (default `0.0`); `momentum` of the moving statistics (`0.99`);
+            `per_channel`, whether whole channels are dropped (`False`); `classifier_ic`, whether
+            an IC stands before the classifier (`True`).
 
     Returns:
         A functional `keras.Model` from float images `(batch, height, width, channels)` to logits
@@ -123,11 +126,11 @@ def DenseNet(
         "an integer above 0, the filters of each layer",
         lambda value: value > 0,
     )
-    units = Units(order, rate, weight_decay, seed, usual=BN_RELU_CONV)
+    units = Units(order, rate, weight_decay, seed, **options)
     classes = checked_classes(classes)
 
     images = keras.Input(checked_input_shape(input_shape, SMALLEST), name="images")
-    x = units.behind(
+    x = units.after(
         units.convolution("stem", 2 * growth_rate if bottleneck else FILTERS, 3)(images), "stem"
     )
     for block in range(1, BLOCKS + 1):

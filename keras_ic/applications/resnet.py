@@ -1,6 +1,4 @@
-"""The CIFAR ResNets of depth 6n+2 and 9n+2, in the usual order of layers and in the three IC unit
-orders.
-"""
+"""The CIFAR ResNets of depth 6n+2 and 9n+2, in every order of layers."""
 
 import keras
 from keras import layers
@@ -22,29 +20,34 @@ def ResNet(
     seed: int | None = None,
     name: str | None = None,
     block: str = "auto",
+    **options,
 ) -> keras.Model:
-    """A CIFAR ResNet whose residual units are built in one of four orders.
+    """A CIFAR ResNet whose residual units are built in one of six orders.
 
     A 3x3 convolution of 16 filters, three stages of `n` blocks with 16, 32 and 64 filters (a
     bottleneck's output has four times as many), the second and the third stage starting with stride
     2, global average pooling, and a dense classifier. A block of two 3x3 convolutions ("basic")
     makes a depth of `6n+2`, one of 1x1, 3x3 and 1x1 ("bottleneck") of `9n+2`.
 
-    The orders:
+    The orders, each with the same head:
 
-    - `"usual"`: Conv-BatchNorm-ReLU with a ReLU after the addition, and no dropout (He et al.,
-      2015).
-    - `"relu-ic-conv"`: ReLU-IC-Conv, which Chen et al. found best; `"ic"` is another name of it.
+    - `"conv-bn-relu"`: Conv-BatchNorm-ReLU, the baseline; `"usual"` is another name of it.
+    - `"bn-relu-conv"`: BatchNorm-ReLU-Conv, pre-activation (He et al., 2016).
+    - `"relu-ic-conv"`: ReLU-IC-Conv, which Chen et al. found best in ResNets; `"ic"` is another
+      name of it.
     - `"ic-conv-relu"`: IC-Conv-ReLU.
     - `"conv-relu-ic"`: Conv-ReLU-IC.
+    - `"conv-bn-relu-ic"`: Conv-BatchNorm-ReLU with an IC before the next weight layer, as
+      `keras_ic.rewrite(normalization="keep")` makes it.
 
-    In the three IC orders, what a block adds to its input is the last layer of its last unit, and
-    the sum goes on as it is. The images enter the first convolution without an IC; the classifier,
-    a weight layer too, has one after the pooling. In `"relu-ic-conv"` and `"ic-conv-relu"` every
-    other convolution reads an IC, too; in `"conv-relu-ic"` the first of a block reads the sum of
-    what ICs before it gave. Where a block changes the shape, a 1x1 convolution stands on the
-    shortcut; it reads what the block's first convolution reads, so that the two share one IC.
-    Convolutions with a BatchNorm behind them have no bias, the others do.
+    In the orders without a BatchNorm after the convolution, what a block adds to its input is the
+    last layer of its last unit, and the sum goes on as it is. The images enter the first
+    convolution without an IC; the classifier, a weight layer too, has one after the pooling. In
+    `"relu-ic-conv"` and `"ic-conv-relu"` every other convolution reads an IC, too; in
+    `"conv-relu-ic"` the first of a block reads the sum of what ICs before it gave. Where a block
+    changes the shape, a 1x1 convolution stands on the shortcut; it reads what the block's first
+    convolution reads, so that the two share one IC. Convolutions with a BatchNorm after them have
+    no bias, the others do.
 
     Layers are named after their place: `stem`, `stage2_block1_conv2`, `stage2_block1_shortcut`,
     `classifier`, and `stage2_block1_conv2_ic`, `..._bn`, `..._relu` for those of the same unit.
@@ -52,15 +55,14 @@ def ResNet(
     Args:
         depth: Integer up to 2000, the number of weight layers without those on shortcuts: `6n+2`
             (20, 32, 44, 56, 110) or `9n+2` (29, 47, 164).
-        order: One of `"usual"`, `"ic"`, `"relu-ic-conv"`, `"ic-conv-relu"`, `"conv-relu-ic"`.
-            Defaults to `"ic"`.
-        rate: Float in `[0, 1)`, the probability to drop a value in each IC. `"usual"` does not use
-            it. Defaults to `0.05`.
+        order: A name above. Defaults to `"ic"`.
+        rate: Float in `[0, 1)`, the probability to drop a value in each IC. Orders without IC do
+            not use it. Defaults to `0.05`.
         classes: Integer, the number of classes. Defaults to `10`.
         input_shape: Tuple `(height, width, channels)`, pixels first; height and width may be None.
             Defaults to `(32, 32, 3)`.
-        weight_decay: Float, at least 0: `weight_decay * sum(kernel**2)` of every kernel is added to
-            the loss. Defaults to `1e-4`.
+        weight_decay: Float, at least 0, of Keras's `L2` on every kernel: `weight_decay *
+            sum(kernel**2)` is added to the loss. Defaults to `1e-4`.
         seed: Integer in `[0, 2**31)`, from which every kernel's initializer and every IC get a seed
             of their own, so that the same seed gives the same network and the same masks. Seeds
             below `2**19` share nothing with each other. Defaults to `None`: a new network each
@@ -69,6 +71,10 @@ def ResNet(
         block: `"basic"`, `"bottleneck"` or `"auto"`. `"auto"` takes the one that makes the depth;
             where both do (20, 38, 56, ...), basic blocks up to 110, as in He et al. 2015, and
             bottlenecks above, as in the ResNet-164 of He et al. 2016. Defaults to `"auto"`.
+        **options: `dropout`, the rate of a Dropout after each ReLU that follows a BatchNorm, in the
+            orders without IC (default `0.0`); `momentum` of the moving statistics (`0.99`);
+            `per_channel`, whether whole channels are dropped (`False`); `classifier_ic`, whether
+            an IC stands before the classifier (`True`).
 
     Returns:
         A functional `keras.Model` from float images `(batch, height, width, channels)` to logits
@@ -96,11 +102,11 @@ def ResNet(
         - [Chen et al., 2019](https://arxiv.org/abs/1905.05928), the IC layer and its unit orders
     """
     block, blocks = _checked_depth(depth, block)
-    units = Units(order, rate, weight_decay, seed)
+    units = Units(order, rate, weight_decay, seed, **options)
     classes = checked_classes(classes)
 
     images = keras.Input(checked_input_shape(input_shape), name="images")
-    x = units.behind(units.convolution("stem", FILTERS[0], 3)(images), "stem")
+    x = units.after(units.convolution("stem", FILTERS[0], 3)(images), "stem")
     for stage, filters in enumerate(FILTERS, 1):
         for index in range(1, blocks + 1):
             stride = 2 if stage > 1 and index == 1 else 1
@@ -115,20 +121,20 @@ def _block(units, x, name, kind, filters, stride):
         "basic": [(filters, 3)] * 2,
         "bottleneck": [(filters, 1), (filters, 3), (outputs, 1)],
     }[kind]
-    usual = units.order == "usual"
+    # Orders with a BatchNorm after the convolution have their last ReLU after the addition.
+    is_last_after_add = "bn" in units.order.after
     skip = x
     for index, (width, size) in enumerate(convolutions, 1):
         conv = f"{name}_conv{index}"
         x = units.before(x, conv)
         if index == 1 and (stride > 1 or skip.shape[-1] != outputs):
             skip = units.convolution(f"{name}_shortcut", outputs, 1, stride)(x)
-            if usual:
-                skip = layers.BatchNormalization(name=f"{name}_shortcut_bn")(skip)
+            if is_last_after_add:
+                skip = units.batch_normalization(f"{name}_shortcut")(skip)
         x = units.convolution(conv, width, size, stride if index == 1 else 1)(x)
-        # The usual order has its last ReLU behind the addition.
-        x = units.behind(x, conv, activate=not (usual and index == len(convolutions)))
+        x = units.after(x, conv, activate=not (is_last_after_add and index == len(convolutions)))
     x = layers.Add(name=f"{name}_add")([skip, x])
-    return layers.ReLU(name=f"{name}_relu")(x) if usual else x
+    return layers.ReLU(name=f"{name}_relu")(x) if is_last_after_add else x
 
 
 def _checked_depth(depth, block):

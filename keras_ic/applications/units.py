@@ -1,5 +1,5 @@
-"""What the applications share: the orders of layers, the units built in them, each with its name
-and its seed, and the checks of the arguments.
+"""What the applications share: the units built in an order of layers, each with its name and its
+seed, and the checks of the arguments.
 """
 
 import itertools
@@ -8,18 +8,18 @@ from collections.abc import Iterator
 import keras
 from keras import layers
 
+from keras_ic.applications.orders import ALIASES, ORDERS
 from keras_ic.layers.independent_component import IndependentComponent
-from keras_ic.utils.validation import checked_choice, checked_int, checked_real
+from keras_ic.utils.validation import (
+    checked_bool,
+    checked_choice,
+    checked_int,
+    checked_rate,
+    checked_real,
+    natural_real,
+    positive_int,
+)
 
-# What stands before and what behind the weight layer of a unit.
-IC_ORDERS = {
-    "relu-ic-conv": (("relu", "ic"), ()),
-    "ic-conv-relu": (("ic",), ("relu",)),
-    "conv-relu-ic": ((), ("relu", "ic")),
-}
-CONV_BN_RELU = ((), ("bn", "relu"))
-BN_RELU_CONV = (("bn", "relu"), ())
-ALIASES = {"ic": "relu-ic-conv"}
 DEEPEST = 2000  # fewer weight layers, and fewer ICs, than SEEDS of each kind
 SEEDS = 2048
 
@@ -27,129 +27,165 @@ SEEDS = 2048
 class Units:
     """Makes the layers of one network in one order, each with its name and its seed.
 
-    A unit is a weight layer with what the order puts before and behind it; its other layers are
-    named after the weight layer: `NAME_relu`, `NAME_ic`, `NAME_bn`.
+    A unit is a weight layer with what the order puts before and after it; its other layers are
+    named after the weight layer: `NAME_relu`, `NAME_ic`, `NAME_bn`, `NAME_dropout`.
 
     Args:
-        order: String, a key of `IC_ORDERS` or `ALIASES`, or `"usual"`.
+        order: String, a key of `ORDERS` or `ALIASES`.
         rate: Float in `[0, 1)`, the probability to drop a value in each IC.
-        weight_decay: Float, at least 0, the L2 penalty of every kernel.
+        weight_decay: Float, at least 0, of Keras's `L2` on every kernel.
         seed: Integer in `[0, 2**31)` or None.
-        usual: What stands before and behind a weight layer in the order `"usual"`: `CONV_BN_RELU`
-            or `BN_RELU_CONV`.
+        dropout: Float in `[0, 1)`, the rate of a Dropout in its usual place, after each ReLU that
+            follows a BatchNormalization; in the orders without IC layers alone.
+        momentum: Float in `[0, 1]`, of the moving statistics.
+        per_channel: Boolean, whether whole channels of images are dropped.
+        classifier_ic: Boolean, whether an IC stands before the classifier.
 
     Raises:
         ValueError: For an argument that the above excludes.
     """
 
-    def __init__(self, order, rate, weight_decay, seed, usual=CONV_BN_RELU):
-        orders = {"usual": usual, **IC_ORDERS}
-        order = checked_choice("order", order, (*orders, *ALIASES))
-        self.order = ALIASES.get(order, order)
-        self.kinds_before, self.kinds_behind = orders[self.order]
-        self.rate = checked_real(
-            "rate",
-            rate,
-            "a number in [0, 1), the probability to drop a value",
-            lambda value: 0 <= value < 1,
+    def __init__(
+        self,
+        order,
+        rate,
+        weight_decay,
+        seed,
+        dropout=0.0,
+        momentum=0.99,
+        per_channel=False,
+        classifier_ic=True,
+    ):
+        order = checked_choice("order", order, (*ORDERS, *ALIASES))
+        self.order = ORDERS[ALIASES.get(order, order)]
+        self.rate = checked_rate("rate", rate)
+        self.weight_decay = natural_real("weight_decay", weight_decay)
+        self.dropout = checked_rate("dropout", dropout)
+        if self.dropout and self.order.has_ic:
+            raise ValueError(
+                "`dropout` is for the orders without IC layers, which drop at `rate`. Received:"
+                f" dropout={dropout} with order={order!r}"
+            )
+        self.momentum = checked_real(
+            "momentum", momentum, "a number in [0, 1]", lambda value: 0 <= value <= 1
         )
-        self.weight_decay = checked_real(
-            "weight_decay", weight_decay, "a number of 0 or more", lambda value: value >= 0
-        )
+        self.per_channel = checked_bool("per_channel", per_channel)
+        self.classifier_ic = checked_bool("classifier_ic", classifier_ic)
         if seed is not None:
             seed = checked_int(
                 "seed", seed, "None or an integer in [0, 2**31)", lambda value: 0 <= value < 2**31
             )
         # Every network seed has 2 * SEEDS seeds of its own: the first half for kernels, the second
-        # for ICs.
+        # for masks.
         self.kernel_seeds = _seeds(seed, 0)
-        self.ic_seeds = _seeds(seed, SEEDS)
+        self.mask_seeds = _seeds(seed, SEEDS)
 
     def kernel(self):
         """The arguments of a weight layer that are about its kernel."""
-        initializer = keras.initializers.HeNormal(seed=next(self.kernel_seeds))
         return {
-            "kernel_initializer": initializer,
+            "kernel_initializer": keras.initializers.HeNormal(seed=next(self.kernel_seeds)),
             "kernel_regularizer": (
                 keras.regularizers.L2(self.weight_decay) if self.weight_decay else None
             ),
         }
 
     def convolution(self, name, filters, size, stride=1):
-        """A convolution, without a bias in the usual order, whose BatchNorms shift instead."""
-        bias = self.order != "usual"
+        """A convolution, without a bias in the orders whose BatchNorms shift instead."""
         return layers.Conv2D(
             filters,
             size,
             stride,
             "same",
             data_format="channels_last",
-            use_bias=bias,
+            use_bias=not self.order.has_batch_norm,
             name=name,
             **self.kernel(),
         )
 
     def dense(self, name, width):
         """A hidden dense layer, with a bias where the convolutions have one."""
-        return layers.Dense(width, use_bias=self.order != "usual", name=name, **self.kernel())
+        return layers.Dense(
+            width, use_bias=not self.order.has_batch_norm, name=name, **self.kernel()
+        )
 
     def logits(self, x, classes):
         """The last weight layer, which has a bias in every order."""
         return layers.Dense(classes, name="classifier", **self.kernel())(x)
 
-    def ic(self, name):
-        """The IC of the weight layer of this name."""
-        return IndependentComponent(self.rate, seed=next(self.ic_seeds), name=f"{name}_ic")
+    def batch_normalization(self, name, **arguments):
+        """The BatchNormalization of the weight layer of this name."""
+        return layers.BatchNormalization(momentum=self.momentum, name=f"{name}_bn", **arguments)
+
+    def ic(self, name, rank=4):
+        """The IC of the weight layer of this name, for inputs of this rank."""
+        return IndependentComponent(
+            self.rate,
+            momentum=self.momentum,
+            noise_shape=self._noise_shape(rank),
+            seed=next(self.mask_seeds),
+            name=f"{name}_ic",
+        )
 
     def before(self, x, name):
         """What the order puts before the weight layer of this name, applied to `x`."""
-        return self._apply(self.kinds_before, x, name)
+        kinds = self.order.before
+        if name == "classifier" and not self.classifier_ic:
+            kinds = [kind for kind in kinds if kind != "ic"]
+        return self._apply(kinds, x, name)
 
-    def behind(self, x, name, activate=True):
-        """What the order puts behind the weight layer of this name, without the ReLU unless
+    def after(self, x, name, activate=True):
+        """What the order puts after the weight layer of this name, without the ReLU unless
         `activate`.
         """
         return self._apply(
-            [kind for kind in self.kinds_behind if activate or kind != "relu"], x, name
+            [kind for kind in self.order.after if activate or kind != "relu"], x, name
         )
 
     def convolution_unit(self, x, name, filters, size):
         """A whole unit of stride 1."""
         x = self.before(x, name)
-        return self.behind(self.convolution(name, filters, size)(x), name)
+        return self.after(self.convolution(name, filters, size)(x), name)
 
     def pooled_logits(self, x, classes):
-        """Global average pooling and the classifier. The IC stands behind the pooling, for what the
-        classifier reads are the means.
+        """Global average pooling and the classifier, the head of every order. The IC stands after
+        the pooling, since the classifier reads the means.
         """
-        x = self._apply([kind for kind in self.kinds_before if kind != "ic"], x, "classifier")
+        x = self._apply([kind for kind in self.order.before if kind != "ic"], x, "classifier")
         x = layers.GlobalAveragePooling2D(data_format="channels_last", name="pool")(x)
-        if self.order != "usual":
-            x = self.ic("classifier")(x)
+        if self.order.has_ic and self.classifier_ic:
+            x = self.ic("classifier", rank=2)(x)
         return self.logits(x, classes)
 
     def _apply(self, kinds, x, name):
-        for kind in kinds:
+        for index, kind in enumerate(kinds):
             if kind == "relu":
                 x = layers.ReLU(name=f"{name}_relu")(x)
+                if self.dropout and "bn" in kinds[:index]:
+                    x = layers.Dropout(
+                        self.dropout,
+                        noise_shape=self._noise_shape(len(x.shape)),
+                        seed=next(self.mask_seeds),
+                        name=f"{name}_dropout",
+                    )(x)
             elif kind == "bn":
-                x = layers.BatchNormalization(name=f"{name}_bn")(x)
+                x = self.batch_normalization(name)(x)
             else:
-                x = self.ic(name)(x)
+                x = self.ic(name, len(x.shape))(x)
         return x
+
+    def _noise_shape(self, rank):
+        return (None, 1, 1, None) if self.per_channel and rank == 4 else None
 
 
 def _seeds(seed, offset) -> Iterator[int | None]:
-    return (
-        itertools.repeat(None)
-        if seed is None
-        else itertools.count(seed * 2 * SEEDS % 2**31 + offset)
-    )
+    if seed is None:
+        return itertools.repeat(None)
+    return itertools.count(seed * 2 * SEEDS % 2**31 + offset)
 
 
 def checked_classes(classes):
     """`classes`, if it is an integer above 0."""
-    return checked_int("classes", classes, "an integer above 0", lambda value: value > 0)
+    return positive_int("classes", classes)
 
 
 def checked_input_shape(shape, smallest=1, known=False):

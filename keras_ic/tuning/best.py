@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_ic import data, saving
-from keras_ic.experiments.arguments import command_line
-from keras_ic.experiments.configuration import Configuration
-from keras_ic.experiments.running import CHECKPOINT, FINAL, TEST_BATCH, images
+from keras_ic import saving
+from keras_ic.training import datasets
+from keras_ic.training.arguments import command_line
+from keras_ic.training.config import TrainingConfig
+from keras_ic.training.datasets.in_memory import TEST_BATCH, images
+from keras_ic.training.loop import CHECKPOINT, FINAL
 from keras_ic.tuning.description import Search
 from keras_ic.tuning.trial import folder_of
 
@@ -56,7 +58,7 @@ def conclude(
         raise ValueError(
             f"None of {len(results)} trials came to its end. The error of the last was: {last}"
         )
-    configuration = Configuration(**found["configuration"])
+    configuration = TrainingConfig(**found["configuration"])
     models = models_of(folder, found["trial"])
     with saving.replacing(folder / MODEL) as new:
         shutil.copyfile(models[0], new)
@@ -92,11 +94,11 @@ def forget_others(folder: pathlib.Path, results: list[dict[str, Any]]) -> None:
 
 
 def _test_accuracies(
-    configuration: Configuration, models: list[pathlib.Path], data_dir: Any
+    configuration: TrainingConfig, models: list[pathlib.Path], data_dir: Any
 ) -> list[float]:
-    mean, std = data.channel_statistics(images(configuration, data_dir)[0][0])
+    mean, std = datasets.channel_statistics(images(configuration, data_dir)[0][0])
     _, (x, y) = images(dataclasses.replace(configuration, validation=0.0), data_dir)
-    batches = data.test_dataset(x, y, TEST_BATCH, mean, std)
+    batches = datasets.test_dataset(x, y, TEST_BATCH, mean, std)
     return [
         float(
             np.float32(

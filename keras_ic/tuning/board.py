@@ -4,7 +4,7 @@ import pathlib
 import shutil
 from typing import Any
 
-from keras_ic.experiments import record as records
+from keras_ic.training import record as records
 from keras_ic.tuning.trial import folder_of
 from keras_ic.utils.lazy_imports import needed
 

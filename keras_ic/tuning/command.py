@@ -5,49 +5,45 @@ import json
 import pathlib
 import sys
 
-from keras_ic.experiments.arguments import described
-from keras_ic.experiments.configuration import CHOICES, Configuration
-from keras_ic.experiments.stopping import STOPPED, stopped_by_signals
+from keras_ic.applications.orders import ALIASES, ORDERS
+from keras_ic.training.arguments import add_fields, given
+from keras_ic.training.config import RATE_SCHEDULES, SCHEDULES, TrainingConfig
+from keras_ic.training.stopping import stopped_by_signals
 from keras_ic.tuning.description import TUNERS, Search
 from keras_ic.tuning.space import DEPTHS, SearchSpace
+from keras_ic.utils.exit_codes import ExitCode
 
-# Arguments of the recipe that all trials share.
-SHARED = {
-    "data": str,
-    "model": str,
-    "epochs": int,
-    "batch": int,
-    "seed": int,
-    "train_size": int,
-    "image_size": int,
-    "optimizer": str,
-    "weight_decay": float,
-    "decoupled_weight_decay": float,
-    "dtype": str,
-}
+# Fields of the recipe that all trials share.
+SHARED = (
+    "data",
+    "model",
+    "epochs",
+    "batch",
+    "seed",
+    "train_size",
+    "image_size",
+    "augment",
+    "optimizer",
+    "weight_decay",
+    "decoupled_weight_decay",
+    "label_smoothing",
+    "warmup_epochs",
+    "ema",
+    "momentum",
+    "classifier_ic",
+    "recalibrate",
+    "dtype",
+    "validation",
+)
+VALIDATION = 0.1  # the share of the training images that trials are judged on
 
 
 def add(verbs) -> None:
     """Adds the verb to a parser's."""
     what = "search dropout rates and what goes with them with Keras Tuner, or go on with a search"
     tune = verbs.add_parser("tune", help=what, description=what)
-    defaults, space = Configuration(), SearchSpace()
-    for name, kind in SHARED.items():
-        default = getattr(defaults, name)
-        shown = {"train_size": "all of them", "image_size": "as they are"}.get(name, default)
-        tune.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=kind,
-            default=default,
-            help=f"{described(name)} (default: {shown})",
-        )
-    tune.add_argument("--no-augment", action="store_true", help="no flips and crops")
-    tune.add_argument(
-        "--validation",
-        type=float,
-        default=0.1,
-        help="share of the training images that trials are judged on (default: %(default)s)",
-    )
+    space = SearchSpace()
+    add_fields(tune, SHARED, is_grid=False)
     tune.add_argument(
         "--tuner",
         default="bayesian",
@@ -84,20 +80,20 @@ def add(verbs) -> None:
         ),
     )
     searched = {
-        "order": (str, "orders", f"{', '.join(CHOICES['order'])}; several are searched"),
+        "order": (str, "orders", f"{', '.join((*ORDERS, *ALIASES))}; several are searched"),
         "rate": (float, "rate", "the IC layers' rate, or the lowest and the highest"),
         "rate_depth": (str, "depths", f"{', '.join(DEPTHS)}: of the rate over the depth"),
         "rate_schedule": (
             str,
             "rate_schedules",
-            f"{', '.join(CHOICES['rate_schedule'])}: of the rate over the epochs",
+            f"{', '.join(RATE_SCHEDULES)}: of the rate over the epochs",
         ),
         "learning_rate": (
             float,
             "learning_rate",
             "the largest of the schedule, or the lowest and the highest such",
         ),
-        "schedule": (str, "schedules", f"{', '.join(CHOICES['schedule'])}: of the learning rate"),
+        "schedule": (str, "schedules", f"{', '.join(SCHEDULES)}: of the learning rate"),
     }
     for name, (kind, field, text) in searched.items():
         default = list(getattr(space, field))
@@ -138,7 +134,6 @@ def _tune(arguments: argparse.Namespace) -> int:
     from keras_ic.tuning.reporting import TABLE
     from keras_ic.tuning.searching import check_networks, search
 
-    recipe = {name: getattr(arguments, name) for name in (*SHARED, "validation")}
     fields = (
         "orders",
         "rate",
@@ -150,7 +145,8 @@ def _tune(arguments: argparse.Namespace) -> int:
         "schedules",
     )
     space = SearchSpace(**{name: getattr(arguments, name) for name in fields})
-    configuration = Configuration(**recipe, augment=False if arguments.no_augment else None)
+    shared = {name: value for name, value in given(arguments).items() if name in SHARED}
+    configuration = TrainingConfig(**{"validation": VALIDATION, **shared})
     options = {
         name: getattr(arguments, name)
         for name in ("tuner", "trials", "seeds", "prune", "workers", "data_dir")
@@ -167,16 +163,16 @@ def _tune(arguments: argparse.Namespace) -> int:
         check_networks(what)
         print(f"{arguments.out}: {json.dumps(what.to_dict())}")
         return 0
-    with stopped_by_signals() as stop:
+    with stopped_by_signals():
         try:
-            found = search(configuration, arguments.out, space, **options, callbacks=[stop])
+            found = search(configuration, arguments.out, space, **options)
         except KeyboardInterrupt:
             print(
                 "keras-ic tune: stopped; the same command goes on with the search in"
                 f" {arguments.out}",
                 file=sys.stderr,
             )
-            return STOPPED
+            return ExitCode.STOPPED
     if found:
         folder = pathlib.Path(arguments.out)
         print((folder / TABLE).read_text(encoding="utf-8"))

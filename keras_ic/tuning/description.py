@@ -6,8 +6,9 @@ import pathlib
 from typing import Any
 
 from keras_ic import saving
-from keras_ic.experiments.configuration import Configuration
-from keras_ic.experiments.record import check_same
+from keras_ic.applications.orders import ORDERS
+from keras_ic.training.config import TrainingConfig
+from keras_ic.training.record import check_same
 from keras_ic.tuning.space import SearchSpace
 from keras_ic.utils.validation import checked_bool, checked_choice, checked_int
 
@@ -21,7 +22,7 @@ class Search:
     `search`.
     """
 
-    recipe: Configuration
+    recipe: TrainingConfig
     space: SearchSpace
     tuner: str
     trials: int
@@ -29,9 +30,9 @@ class Search:
     prune: bool
 
     def __post_init__(self):
-        if not isinstance(self.recipe, Configuration):
+        if not isinstance(self.recipe, TrainingConfig):
             raise ValueError(
-                "`recipe` must be a `keras_ic.experiments.Configuration`. Received:"
+                "`recipe` must be a `keras_ic.training.TrainingConfig`. Received:"
                 f" recipe={self.recipe!r}"
             )
         if not isinstance(self.space, SearchSpace):
@@ -63,9 +64,9 @@ class Search:
                 " prune=True with tuner='hyperband'"
             )
 
-    def configuration(self, hp: Any) -> Configuration:
+    def configuration(self, hp: Any) -> TrainingConfig:
         """The configuration of a trial, with the seed of its first run."""
-        return Configuration(**{**self.recipe.to_dict(), **self.space.choose(hp)})
+        return TrainingConfig(**{**self.recipe.to_dict(), **self.space.choose(hp)})
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, without what the space chooses in place of the recipe."""
@@ -94,7 +95,7 @@ def read(folder: pathlib.Path) -> Search:
         return Search(
             **{
                 **values,
-                "recipe": Configuration(**values["recipe"], order=_order(space)),
+                "recipe": TrainingConfig(**values["recipe"], order=_order(space)),
                 "space": space,
             }
         )
@@ -111,7 +112,7 @@ def read(folder: pathlib.Path) -> Search:
 
 
 def _order(space: SearchSpace) -> str:
-    return next((order for order in space.orders if order != "usual"), "usual")
+    return next((order for order in space.orders if ORDERS[order].has_ic), space.orders[0])
 
 
 def check(folder: pathlib.Path, search: Search) -> None:

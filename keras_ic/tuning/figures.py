@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_ic.experiments.configuration import Configuration
-from keras_ic.experiments.networks import rates
+from keras_ic.applications.orders import ORDERS
+from keras_ic.training.config import TrainingConfig
+from keras_ic.training.rate_schedule import rates_over_depth
 from keras_ic.utils.lazy_imports import needed
 
 DEPTHS = 30  # in which a network is cut to say what its rates are in a third of its depth
@@ -22,16 +23,16 @@ def draw_rates(results: list[dict[str, Any]], path: pathlib.Path) -> None:
     The trend is a parabola fitted to the trials, with a band that holds 90 % of those of resampled
     trials (Efron, 1979).
     """
-    trials = [(Configuration(**result["configuration"]), result) for result in results]
+    trials = [(TrainingConfig(**result["configuration"]), result) for result in results]
     shown = [
         (configuration, result)
         for configuration, result in trials
-        if configuration.order != "usual"
+        if ORDERS[configuration.order].has_ic
     ]
     usual = [
         100 * result["score"]
         for configuration, result in trials
-        if configuration.order == "usual" and result["status"] == "COMPLETED"
+        if not ORDERS[configuration.order].has_ic and result["status"] == "COMPLETED"
     ]
     by_part = np.array([_by_part(configuration) for configuration, _ in shown]).reshape(
         len(shown), len(PARTS)
@@ -99,8 +100,8 @@ def draw_rates(results: list[dict[str, Any]], path: pathlib.Path) -> None:
         pyplot.close(canvas)
 
 
-def _by_part(configuration: Configuration) -> list[float]:
-    over = np.array(rates(configuration, DEPTHS))
+def _by_part(configuration: TrainingConfig) -> list[float]:
+    over = np.array(rates_over_depth(configuration, DEPTHS))
     return [over.mean(), *(part.mean() for part in np.array_split(over, 3))]
 
 

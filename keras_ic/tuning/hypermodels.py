@@ -9,10 +9,11 @@ from typing import Any
 import keras
 
 from keras_ic import surgery
-from keras_ic.experiments.configuration import Configuration
-from keras_ic.experiments.networks import network, rates
-from keras_ic.experiments.schedules import RateSchedule, ic_layers, learning_rate, optimizer
 from keras_ic.surgery.compiling import compile_like
+from keras_ic.training.config import TrainingConfig
+from keras_ic.training.networks import network
+from keras_ic.training.optimizers import learning_rate, optimizer
+from keras_ic.training.rate_schedule import RateSchedule, ic_layers, rates_over_depth
 from keras_ic.tuning.space import SearchSpace
 from keras_ic.utils.lazy_imports import needed
 from keras_ic.utils.validation import checked_int
@@ -44,9 +45,9 @@ class _Searched(keras_tuner.HyperModel):
                 f" schedules={self.space.schedules!r}"
             )
 
-    def configuration(self, hp, **values) -> Configuration:
+    def configuration(self, hp, **values) -> TrainingConfig:
         """The configuration that the hyperparameters choose."""
-        return Configuration(**{**values, **self.space.choose(hp)})
+        return TrainingConfig(**{**values, **self.space.choose(hp)})
 
     def declare_hyperparameters(self, hp):
         """Declares all hyperparameters, inactive conditions' too, before a model is built."""
@@ -56,7 +57,11 @@ class _Searched(keras_tuner.HyperModel):
         """Fits a model as Keras Tuner does, with the rates on their schedule over `epochs`."""
         configuration = self.configuration(hp, epochs=kwargs.get("epochs", 1))
         if configuration.rate_schedule != "constant":
-            callback = RateSchedule(configuration, rates(configuration, len(ic_layers(model))))
+            callback = RateSchedule(
+                configuration.rate_schedule,
+                configuration.epochs,
+                rates_over_depth(configuration, len(ic_layers(model))),
+            )
             kwargs["callbacks"] = [callback, *kwargs.get("callbacks", [])]
         return model.fit(*args, **kwargs)
 
@@ -76,7 +81,7 @@ class ICResNetHyperModel(_Searched):
             Defaults to `None`, for a space whose one schedule is `"constant"`.
         classes: Integer, the number of classes. Defaults to `10`.
         input_shape: Tuple `(height, width, channels)`. Defaults to `(32, 32, 3)`.
-        **recipe: Further arguments of `keras_ic.experiments.Configuration`, such as `optimizer`,
+        **recipe: Further arguments of `keras_ic.training.TrainingConfig`, such as `optimizer`,
             `weight_decay` or `seed`.
 
     Raises:
@@ -132,15 +137,16 @@ class ICHyperModel(_Searched):
     and the decay of it.
 
     Each trial rewrites the model anew by `keras_ic.rewrite`, which leaves the given one as it is.
-    With `"usual"` among the orders of the space, the model as it is given is a candidate too.
+    With `"conv-bn-relu"` among the orders of the space, the model as it is given is a candidate
+    too.
 
     Args:
         model_or_builder: A Sequential or Functional model, compiled unless the space's
             `learning_rate` is None; or a function that returns one, of Keras Tuner's `hp` or of no
             argument that it must be given. A model that is given, and not built by a function,
             starts each trial with new weights or its own as `weights` in `policy` says.
-        space: A `SearchSpace`, with the orders `"relu-ic-conv"` and `"usual"` at most. Defaults to
-            `None`: the default one.
+        space: A `SearchSpace`, with the orders `"relu-ic-conv"` and `"conv-bn-relu"` at most.
+            Defaults to `None`: the default one.
         steps: Integer above 0, the steps of a whole training, over which the learning rate decays.
             Defaults to `None`, for a space whose one schedule is `"constant"`.
         **policy: Arguments of `keras_ic.rewrite` other than `rate`, such as `weights="copy"`.
@@ -184,7 +190,7 @@ class ICHyperModel(_Searched):
                 "The rates are what is searched; give their range in `space`. Received:"
                 f" rate={policy['rate']!r}"
             )
-        if not set(self.space.orders) <= {"relu-ic-conv", "usual"}:
+        if not set(self.space.orders) <= {"relu-ic-conv", "conv-bn-relu"}:
             raise ValueError(
                 'A model is rewritten into the order "relu-ic-conv" alone. Received:'
                 f" orders={self.space.orders!r}"
@@ -204,7 +210,7 @@ class ICHyperModel(_Searched):
         hyperparameters choose.
         """
         usual, configuration = self._given(hp), self.configuration(hp)
-        if configuration.order == "usual":
+        if configuration.order == "conv-bn-relu":
             model = usual
             if isinstance(self.model_or_builder, keras.Model):
                 model = keras.models.clone_model(usual)
@@ -214,7 +220,9 @@ class ICHyperModel(_Searched):
         else:
             model = surgery.rewrite(usual, configuration.rate, **self.policy)
             for layer, rate in zip(
-                ic_layers(model), rates(configuration, len(ic_layers(model))), strict=True
+                ic_layers(model),
+                rates_over_depth(configuration, len(ic_layers(model))),
+                strict=True,
             ):
                 layer.rate = rate
         if self.space.learning_rate is not None:

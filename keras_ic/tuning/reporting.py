@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from keras_ic import saving
-from keras_ic.experiments.summary import spread
+from keras_ic.applications.orders import ORDERS
+from keras_ic.training.summary import spread
 from keras_ic.tuning import best, description
 from keras_ic.tuning.figures import draw_coordinates, draw_rates
 from keras_ic.tuning.oracles import RESULTS
@@ -42,11 +43,11 @@ def report(folder: Any) -> list[dict[str, Any]]:
 
     ```python
     import pathlib, tempfile
-    from keras_ic.experiments import Configuration
+    from keras_ic.training import TrainingConfig
     from keras_ic.tuning import SearchSpace, report, search
 
     folder = pathlib.Path(tempfile.mkdtemp())
-    recipe = Configuration(data="digits", model="small", epochs=1, train_size=64, validation=0.25)
+    recipe = TrainingConfig(data="digits", model="small", epochs=1, train_size=64, validation=0.25)
     search(recipe, folder, SearchSpace(depths="uniform"), tuner="random", trials=2, verbose=0)
     assert len(report(folder)) == 2 and (folder / "rates.png").exists()
     ```
@@ -96,7 +97,7 @@ def report(folder: Any) -> list[dict[str, Any]]:
         new.write_text("\n".join(text), encoding="utf-8")
     needed("matplotlib", "matplotlib", "tune").use("Agg")
     ended = [result for result in results if result["status"] != "FAILED"]
-    with_rates = any(result["configuration"]["order"] != "usual" for result in ended)
+    with_rates = any(ORDERS[result["configuration"]["order"]].has_ic for result in ended)
     for name, draw, is_wanted in (
         (RATES, draw_rates, with_rates),
         (COORDINATES, draw_coordinates, ended),

@@ -6,9 +6,9 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_ic import data
-from keras_ic.experiments.configuration import Configuration
-from keras_ic.experiments.networks import network
+from keras_ic.training import datasets
+from keras_ic.training.config import TrainingConfig
+from keras_ic.training.networks import network
 from keras_ic.tuning import best, board, description, remote
 from keras_ic.tuning.description import Search
 from keras_ic.tuning.oracles import oracle
@@ -21,7 +21,7 @@ from keras_ic.utils.validation import checked_int
 
 
 def search(
-    recipe: Configuration,
+    recipe: TrainingConfig,
     out: Any,
     space: SearchSpace | None = None,
     tuner: str = "bayesian",
@@ -51,7 +51,7 @@ def search(
     if its id has "chief" in it, else a worker.
 
     Args:
-        recipe: A `Configuration`, what all trials have in common. What the space chooses takes the
+        recipe: A `TrainingConfig`, what all trials have in common. What the space chooses takes the
             place of its values, and `seed` is that of the search and of the first run of each
             trial. Its `validation` must be above 0.
         out: Path of the folder of the search, which is made if it is not there.
@@ -89,10 +89,10 @@ def search(
 
     ```python
     import tempfile
-    from keras_ic.experiments import Configuration
+    from keras_ic.training import TrainingConfig
     from keras_ic.tuning import SearchSpace, search
 
-    recipe = Configuration(data="digits", model="small", epochs=1, train_size=64, validation=0.25)
+    recipe = TrainingConfig(data="digits", model="small", epochs=1, train_size=64, validation=0.25)
     found = search(
         recipe,
         tempfile.mkdtemp(),
@@ -166,9 +166,9 @@ def check_networks(what: Search) -> None:
     name = what.recipe.data
     for order in what.space.orders:
         network(
-            Configuration(**{**what.recipe.to_dict(), "order": order}),
-            data.SHAPES[name],
-            data.CLASSES[name],
+            TrainingConfig(**{**what.recipe.to_dict(), "order": order}),
+            datasets.SHAPES[name],
+            datasets.CLASSES[name],
         )
 
 

@@ -5,7 +5,8 @@ import dataclasses
 import math
 from typing import Any
 
-from keras_ic.experiments.configuration import ALIASES, CHOICES, OF_IC
+from keras_ic.applications.orders import ALIASES, ORDERS
+from keras_ic.training.config import OF_IC, RATE_SCHEDULES, SCHEDULES
 from keras_ic.utils.validation import checked_choice, checked_int, checked_real
 
 DEPTHS = ("uniform", "linear", "stages")
@@ -24,17 +25,17 @@ class SearchSpace:
     | hyperparameter | of which | where |
     | --- | --- | --- |
     | `order` | `orders` | |
-    | `rate_depth` | `depths` | not in the usual order |
+    | `rate_depth` | `depths` | in orders with IC layers |
     | `rate` | `rate`, in steps of `rate_step` | depth `"uniform"` |
     | `rate_first`, `rate_last` | the same | depth `"linear"` |
-    | `rate_1`, `rate_2`, ... | the same | depth `"stages"`, one for each of `stages` equal parts of
-    the depth | | `rate_schedule` | `rate_schedules` | not in the usual order |
+    | `rate_1`, `rate_2`, ... | the same | depth `"stages"`, each in an equal part of the depth |
+    | `rate_schedule` | `rate_schedules` | in orders with IC layers |
     | `learning_rate` | `learning_rate`, on a logarithmic scale | |
     | `schedule` | `schedules` | |
 
     Args:
-        orders: Tuple of orders of layers, as of `keras_ic.experiments.Configuration`; `"usual"` is
-            one. Defaults to `("relu-ic-conv",)`.
+        orders: Tuple of orders of layers, as of `keras_ic.training.TrainingConfig`. Defaults to
+            `("relu-ic-conv",)`.
         rate: Number or pair of numbers in `[0, 1)`, the lowest and the highest probability to drop
             a value. 0, which makes the IC layer a BatchNormalization, is a candidate as any other.
             Defaults to `(0.0, 0.3)`.
@@ -73,14 +74,14 @@ class SearchSpace:
     stages: int = 3
     rate_schedules: tuple[str, ...] = ("constant", "anneal")
     learning_rate: Any = (3e-4, 1e-2)
-    schedules: tuple[str, ...] = CHOICES["schedule"]
+    schedules: tuple[str, ...] = SCHEDULES
 
     def __post_init__(self):
         choices = {
-            "orders": CHOICES["order"],
+            "orders": (*ORDERS, *ALIASES),
             "depths": DEPTHS,
-            "rate_schedules": CHOICES["rate_schedule"],
-            "schedules": CHOICES["schedule"],
+            "rate_schedules": RATE_SCHEDULES,
+            "schedules": SCHEDULES,
         }
         values: dict[str, Any] = {
             name: _checked_choices(name, getattr(self, name), known)
@@ -115,22 +116,22 @@ class SearchSpace:
             hp: A `keras_tuner.HyperParameters`.
 
         Returns:
-            Dictionary of arguments of `keras_ic.experiments.Configuration`.
+            Dictionary of arguments of `keras_ic.training.TrainingConfig`.
         """
         order = _choice(hp, "order", self.orders)
         chosen: dict[str, Any] = {"order": order}
-        with_ic = [name for name in self.orders if name != "usual"]
+        with_ic = [name for name in self.orders if ORDERS[name].has_ic]
         if with_ic:
             with (
                 hp.conditional_scope("order", with_ic)
-                if "usual" in self.orders
+                if len(with_ic) < len(self.orders)
                 else contextlib.nullcontext()
             ):
                 of_ic = {
                     **self._rates(hp),
                     "rate_schedule": _choice(hp, "rate_schedule", self.rate_schedules),
                 }
-        chosen.update(OF_IC if order == "usual" else of_ic)
+        chosen.update(of_ic if ORDERS[order].has_ic else OF_IC)
         if self.learning_rate is not None:
             chosen["learning_rate"] = self._learning_rate(hp)
         chosen["schedule"] = _choice(hp, "schedule", self.schedules)

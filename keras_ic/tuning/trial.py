@@ -12,10 +12,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_ic import experiments, saving
-from keras_ic.data import MissingDataError
-from keras_ic.experiments.record import NAME as RECORD
-from keras_ic.experiments.running import CHECKPOINT, FINAL
+from keras_ic import saving, training
+from keras_ic.training.datasets import MissingDataError
+from keras_ic.training.loop import CHECKPOINT, FINAL
+from keras_ic.training.record import NAME as RECORD
 from keras_ic.tuning.description import Search
 from keras_ic.tuning.oracles import RESULTS
 from keras_ic.tuning.pruning import is_poor
@@ -140,9 +140,7 @@ def _result(
     }
 
 
-def _train(
-    configuration, folder, epochs, others, data_dir, callbacks, verbose
-) -> experiments.Record:
+def _train(configuration, folder, epochs, others, data_dir, callbacks, verbose) -> training.Record:
     """The record of a run that has come to so many epochs, or to where it turned out poor."""
     rule = _Enough(
         lambda curve: (
@@ -151,14 +149,16 @@ def _train(
         )
     )
     if (folder / RECORD).exists():
-        before = experiments.read(folder)
+        before = training.read(folder)
         rule.curve = before.values("val_accuracy")
         if not before.is_finished and (folder / CHECKPOINT).exists() and rule.is_met():
             return before
     try:
-        return experiments.run(configuration, folder, data_dir, [rule, *callbacks], verbose)
+        return training.run(
+            configuration, folder, data_dir=data_dir, callbacks=[rule, *callbacks], verbose=verbose
+        )
     except _EnoughError:
-        return experiments.read(folder)
+        return training.read(folder)
 
 
 class _EnoughError(Exception):

@@ -7,11 +7,12 @@ import pathlib
 import sys
 import threading
 
-from keras_ic.data import MissingDataError
-from keras_ic.experiments.stopping import STOPPED, stopped_by_signals
+from keras_ic.training.datasets import MissingDataError
+from keras_ic.training.stopping import stopped_by_signals
 from keras_ic.tuning import description
 from keras_ic.tuning.remote import RemoteOracle, role
 from keras_ic.tuning.workers import RENEW, work
+from keras_ic.utils.exit_codes import ExitCode
 
 
 def main(arguments: list[str]) -> int:
@@ -26,19 +27,19 @@ def main(arguments: list[str]) -> int:
     assert found is not None
     tuner_id, address = found
     try:
-        with stopped_by_signals() as stop:
+        with stopped_by_signals():
             is_done = work(
                 RemoteOracle(address, folder),
                 tuner_id,
                 description.read(folder),
                 folder,
                 data_dir,
-                [stop],
+                (),
                 2,
                 trials,
             )
     except KeyboardInterrupt:
-        return STOPPED
+        return ExitCode.STOPPED
     except (ValueError, OSError, ImportError, MissingDataError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2

@@ -11,9 +11,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from keras_ic.experiments.stopping import STOPPED
 from keras_ic.tuning.description import Search
 from keras_ic.tuning.trial import run_trial
+from keras_ic.utils.exit_codes import ExitCode
 
 LOGS = "log"
 RENEW = 3  # the exit code of a worker that has done its share of trials, and has no other running
@@ -122,7 +122,7 @@ class Workers:
         """
         for index, (tuner_id, process) in enumerate(self.processes.items()):
             code = process.poll()
-            if code is not None and (code < 0 or code in (RENEW, STOPPED)):
+            if code is not None and (code < 0 or code in (RENEW, ExitCode.STOPPED)):
                 if code != RENEW:
                     self._count(tuner_id, code)
                     print(

@@ -74,6 +74,31 @@ def checked_int(
     )
 
 
+def positive_int(name: str, value: Any) -> int:
+    """`value` as a Python int, if it is an integer above 0."""
+    return checked_int(name, value, "an integer above 0", lambda value: value > 0)
+
+
+def positive_real(name: str, value: Any) -> float:
+    """`value` as a Python float, if it is a number above 0."""
+    return checked_real(name, value, "a number above 0", lambda value: value > 0)
+
+
+def natural_int(name: str, value: Any) -> int:
+    """`value` as a Python int, if it is an integer of 0 or more."""
+    return checked_int(name, value, "an integer of 0 or more", lambda value: value >= 0)
+
+
+def natural_real(name: str, value: Any) -> float:
+    """`value` as a Python float, if it is a number of 0 or more."""
+    return checked_real(name, value, "a number of 0 or more", lambda value: value >= 0)
+
+
+def checked_share(name: str, value: Any) -> float:
+    """`value` as a Python float, if it is a number from 0 to below 1."""
+    return checked_real(name, value, "a number in [0, 1)", lambda value: 0 <= value < 1)
+
+
 def checked_bool(name: str, value: Any) -> bool:
     """`value`, if it is True or False."""
     if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
