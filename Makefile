@@ -14,6 +14,9 @@ COVERED := --cov keras_ic --cov-branch --cov-report=
 QUICK := tests/layers tests/kernels tests/utils tests/test_*.py
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+# Much of what JAX compiles is the same in many tests and from run to run.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: demo check lint test test-jax test-torch test-all docs release-check conformance faults clean
 .PHONY: test-oldest test-newest test-nightly suite
@@ -101,4 +104,4 @@ suite: $(VENV)/test
 	KERAS_BACKEND=tensorflow $(PYTEST) --slow --outcome $(OUTCOME); status=$$?; $(BIN)/python -m tests.outcome; exit $$status
 
 clean:
-	rm -rf .venv* build dist site runs *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv* build dist site runs *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .cache
