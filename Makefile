@@ -10,8 +10,9 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 COVERED := --cov keras_ic --cov-branch --cov-report=
-# What is pure Python, and the layer.
-QUICK := tests/layers tests/kernels tests/utils tests/test_*.py
+# The layer, and some of what is pure Python.
+QUICK := tests/layers tests/kernels tests/utils tests/test_cli.py tests/test_selection.py tests/distribution/test_cluster.py \
+	tests/experiments/test_record.py tests/independence/test_estimators.py tests/tuning/test_space.py
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Much of what JAX compiles is the same in many tests and from run to run.

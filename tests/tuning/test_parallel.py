@@ -240,6 +240,7 @@ def test_a_worker_that_cannot_work_ends_the_search_with_its_reason(tmp_path, mon
         searched(tmp_path, workers=1)
 
 
+@pytest.mark.slow(reason="starts two workers, which the signal ends")
 def test_a_signal_to_the_one_that_started_them_stops_all(tmp_path):
     arguments = [
         "--data",
