@@ -86,6 +86,7 @@ def test_data_that_are_not_there(tmp_path, capsys, monkeypatch):
     )
 
 
+@pytest.mark.slow(reason="starts two workers three times")
 def test_two_workers_stopped_by_a_signal_and_resumed(shards, start, tmp_path):  # noqa: F811
     """They share the shards by files; then the run goes on to the end, and both workers have come
     to the same record.
