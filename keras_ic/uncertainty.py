@@ -12,7 +12,7 @@ from keras import layers
 
 from keras_ic import kernels
 from keras_ic.layers.independent_component import IndependentComponent
-from keras_ic.surgery.watching import replaced_calls
+from keras_ic.utils.layer_hooks import replaced_calls
 from keras_ic.utils.validation import checked_int, checked_model
 
 SPATIAL = (layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D)

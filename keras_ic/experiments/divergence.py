@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_ic.surgery.watching import replaced_calls
+from keras_ic.utils.layer_hooks import replaced_calls
 
 
 class DivergedError(ValueError):

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_ic import data, saving, surgery
+from keras_ic import calibration, data, saving
 from keras_ic.experiments import record as records
 from keras_ic.experiments.configuration import Configuration
 from keras_ic.experiments.divergence import DivergedError, StopAtDivergence, explain
@@ -154,7 +154,7 @@ def run(
                 f" learning_rate={configuration.learning_rate}"
             ) from None
     if configuration.recalibrate:
-        surgery.recalibrate(model, data.test_dataset(x, y, TEST_BATCH, mean, std), verbose=0)
+        calibration.recalibrate(model, data.test_dataset(x, y, TEST_BATCH, mean, std), verbose=0)
         result = model.evaluate(validation, verbose=0, return_dict=True)
         records.append(
             folder,

@@ -1,5 +1,6 @@
 """Runs a model over data in both modes and measures what its weight layers read."""
 
+import collections
 import random
 import sys
 from collections.abc import Iterator
@@ -10,14 +11,14 @@ import keras
 import numpy as np
 
 from keras_ic.independence import estimators
-from keras_ic.independence.activations import Recorder, Sample, paddings, paths, watched_layers
+from keras_ic.independence.activations import Sample, paddings, paths, watched_layers
 from keras_ic.independence.report import Input, Report, Shift
-from keras_ic.independence.streams import Stream
+from keras_ic.independence.running_covariance import RunningCovariance
 from keras_ic.surgery.absorb import as_array
-from keras_ic.surgery.batches import inputs_of
-from keras_ic.surgery.graph import sublayers
 from keras_ic.surgery.kinds import WEIGHT_LAYERS, unwrap
-from keras_ic.surgery.moments import pool
+from keras_ic.utils.data_adapters import inputs_of
+from keras_ic.utils.keras_internals import sublayers
+from keras_ic.utils.layer_hooks import PooledMoments, Recorder
 from keras_ic.utils.validation import checked_int, checked_model
 
 MODES = ("training", "inference")
@@ -164,7 +165,12 @@ class Meter:
         self.sample = Sample(
             weight_layers, normalizations, paddings(model), self.channels, self.rows, self.seed
         )
-        self.recorders = {mode: Recorder(model, self.sample, mode == "training") for mode in MODES}
+        self.recorders = {
+            mode: Recorder(
+                model, self.sample.looks(mode == "training"), mode == "training", drawn=True
+            )
+            for mode in MODES
+        }
 
     def measure(
         self,
@@ -180,24 +186,24 @@ class Meter:
 
     def _measured(self, data, steps, batch_size, verbose) -> Report:
         generator = np.random.default_rng(self.seed)
-        streams: dict[tuple[str, int], Stream] = {}
-        moments: dict[int, tuple] = {}
+        streams: dict[tuple[str, int], RunningCovariance] = {}
+        moments: dict[int, PooledMoments] = collections.defaultdict(PooledMoments)
         for inputs in inputs_of(self.model, data, steps, batch_size, verbose):
             batch = {"inputs": inputs, "draws": generator.random(self.rows + 1, dtype="float32")}
             for mode, recorder in self.recorders.items():
-                records = recorder.predict_on_batch(batch)
-                for key, values in records["weight_layers"].items():
-                    which = mode, int(key)
+                for key, records in recorder.predict_on_batch(batch).items():
+                    what, _, index = key.partition("/")
+                    if what == "moments":
+                        for record in records:
+                            moments[int(index)].add(record)
+                        continue
+                    which = mode, int(index)
                     if which not in streams:
-                        streams[which] = Stream(
-                            self.rows, [self.seed, int(key)], align=mode == "training"
+                        streams[which] = RunningCovariance(
+                            self.rows, [self.seed, int(index)], align=mode == "training"
                         )
+                    values = np.concatenate(records)
                     streams[which].add(values[values[:, -1] > 0, :-1])
-                for key, entries in records["normalizations"].items():
-                    for mean, variance, count in np.asarray(entries, "float64"):
-                        moments[int(key)] = pool(
-                            moments.get(int(key), (0.0, 0.0, 0.0)), (mean, variance, count)
-                        )
         return self._report(streams, moments)
 
     def _report(self, streams, moments) -> Report:
@@ -211,7 +217,7 @@ class Meter:
             if (mode, index) in streams and streams[mode, index].count
         ]
         shifts = [
-            _shift(path_of[id(layer)], layer, moments[index][1])
+            _shift(path_of[id(layer)], layer, moments[index].variance)
             for index, layer in enumerate(sample.normalizations)
             if index in moments and layer.built
         ]

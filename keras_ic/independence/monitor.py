@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_ic.independence.measuring import Meter, checked_options
-from keras_ic.surgery.batches import checked_sizes
+from keras_ic.utils.data_adapters import checked_sizes
 from keras_ic.utils.lazy_imports import needed
 from keras_ic.utils.validation import checked_int
 

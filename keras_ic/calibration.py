@@ -2,8 +2,8 @@
 `recalibrate` for every normalization.
 """
 
-from collections.abc import Callable
-from contextlib import nullcontext
+import collections
+import functools
 from typing import Any
 
 import keras
@@ -12,11 +12,9 @@ from keras import ops
 
 from keras_ic import kernels
 from keras_ic.layers.independent_component import IndependentComponent
-from keras_ic.surgery.absorb import as_array
-from keras_ic.surgery.batches import inputs_of
-from keras_ic.surgery.graph import sublayers
-from keras_ic.surgery.moments import pool
-from keras_ic.surgery.watching import replaced_calls
+from keras_ic.utils.data_adapters import inputs_of
+from keras_ic.utils.keras_internals import sublayers
+from keras_ic.utils.layer_hooks import PooledMoments, Recorder, input_moments
 from keras_ic.utils.validation import checked_model
 
 
@@ -95,8 +93,8 @@ def calibrate(
         model, ics, data, steps, batch_size, verbose, _as_at_inference
     ).items():
         # What the layer computes at inference is slope * x + offset.
-        slope = as_array(layer.gamma) / np.sqrt(as_array(layer.moving_variance) + layer.epsilon)
-        offset = as_array(layer.beta) - as_array(layer.moving_mean) * slope
+        slope = _as_array(layer.gamma) / np.sqrt(_as_array(layer.moving_variance) + layer.epsilon)
+        offset = _as_array(layer.beta) - _as_array(layer.moving_mean) * slope
         updates += [(layer.moving_mean, mean), (layer.moving_variance, variance)]
         updates += [
             (layer.gamma, slope * np.sqrt(variance + layer.epsilon)),
@@ -208,6 +206,11 @@ def _check_finite(statistics: dict, model) -> None:
         )
 
 
+def _as_array(variable) -> np.ndarray:
+    """The value of a weight in float64."""
+    return np.asarray(variable.numpy(), "float64")
+
+
 def _fits(variable, value: np.ndarray) -> bool:
     """Whether the values are finite in the precision of the weight."""
     # numpy does not know bfloat16, which reaches as far as float32.
@@ -217,7 +220,7 @@ def _fits(variable, value: np.ndarray) -> bool:
 
 def _assign(updates: list) -> None:
     """All of the assignments, or none."""
-    before = [as_array(variable) for variable, _ in updates]
+    before = [_as_array(variable) for variable, _ in updates]
     try:
         for variable, value in updates:
             variable.assign(value)
@@ -227,71 +230,25 @@ def _assign(updates: list) -> None:
         raise
 
 
-def _as_at_inference(layer, inputs, mean, variance):
-    return _with_batch_statistics(
-        layer, inputs, layer.moving_mean.value, layer.moving_variance.value
-    )
+def _as_at_inference(layer, inputs, mask, draws, own):
+    return input_moments(inputs, mask, layer.axis), own()
 
 
-def _with_batch_statistics(layer, inputs, mean, variance):
+def _with_batch_statistics(layer, inputs, mask, draws, own):
+    moments = input_moments(inputs, mask, layer.axis)
     gamma, beta = (None if weight is None else weight.value for weight in (layer.gamma, layer.beta))
     outputs = kernels.normalize(
-        inputs, mean, variance, gamma, beta, None, rate=0.0, axis=layer.axis, epsilon=layer.epsilon
+        inputs,
+        moments[0],
+        moments[1],
+        gamma,
+        beta,
+        None,
+        rate=0.0,
+        axis=layer.axis,
+        epsilon=layer.epsilon,
     )
-    return ops.cast(outputs, layer.compute_dtype)
-
-
-class _Recorder(keras.Model):
-    """Runs a model without dropout noise; its outputs are the statistics of what the layers of
-    interest read in this batch.
-
-    One entry a layer by its position in `layers`: `(calls, 3, channels)` of mean, variance and
-    number of values. A layer that is not called has none.
-    """
-
-    def __init__(self, model: keras.Model, layers: list, compute: Callable):
-        super().__init__(name="recorder")
-        self.model = model
-        self.watched = dict(enumerate(layers))
-        self.compute = compute
-
-    def call(self, inputs):
-        """The statistics."""
-        records: dict[str, list] = {}
-        with self._watching(records):
-            self.model(inputs, training=False)
-        return {key: ops.stack(entries) for key, entries in records.items()}
-
-    def _watching(self, records: dict[str, list]):
-        """Puts a recording call in front of each layer's own."""
-
-        def recording(key, layer):
-            def call(inputs, training=None, mask=None):
-                valid = None if mask is None else ops.expand_dims(ops.cast(mask, "bool"), -1)
-                # TensorFlow adds up values one by one, which costs float32 half of its digits in a
-                # batch of images.
-                wide = (
-                    ops.cast(inputs, "float64")
-                    if keras.backend.backend() == "tensorflow"
-                    else inputs
-                )
-                mean, variance, count = kernels.moments(wide, layer.axis, valid)
-                records.setdefault(key, []).append(
-                    ops.stack(
-                        [
-                            mean,
-                            variance,
-                            ops.broadcast_to(ops.cast(count, mean.dtype), ops.shape(mean)),
-                        ]
-                    )
-                )
-                return self.compute(layer, inputs, mean, variance)
-
-            return call
-
-        return replaced_calls(
-            {layer: recording(str(index), layer) for index, layer in self.watched.items()}
-        )
+    return moments, ops.cast(outputs, layer.compute_dtype)
 
 
 def _pooled(
@@ -300,21 +257,18 @@ def _pooled(
     """Mean and biased variance, in float64 and finite, of what each layer reads in the data; layers
     that are not called are left out.
     """
-    strategy = getattr(model, "distribute_strategy", None)
-    with strategy.scope() if strategy is not None else nullcontext():
-        recorder = _Recorder(model, layers, compute)
-    # Compiled by XLA only where nothing else compiles: one compilation for each size of a batch
-    # costs more than it gains.
-    recorder.jit_compile = keras.backend.backend() == "jax"
-    totals: dict[str, tuple] = {}
+    looks = {
+        str(index): (layer, functools.partial(compute, layer)) for index, layer in enumerate(layers)
+    }
+    recorder = Recorder(model, looks, training=False)
+    totals: dict[str, PooledMoments] = collections.defaultdict(PooledMoments)
     for inputs in inputs_of(model, data, steps, batch_size, verbose):
         for key, records in recorder.predict_on_batch(inputs).items():
-            for mean, variance, count in np.asarray(records, "float64"):
-                with np.errstate(all="ignore"):  # What is not finite is told of below.
-                    totals[key] = pool(totals.get(key, (0.0, 0.0, 0.0)), (mean, variance, count))
+            for record in records:
+                totals[key].add(record)
     found = {
-        layers[int(key)]: (mean, variance)
-        for key, (mean, variance, _) in sorted(totals.items(), key=lambda item: int(item[0]))
+        layers[int(key)]: (total.mean, total.variance)
+        for key, total in sorted(totals.items(), key=lambda item: int(item[0]))
     }
     _check_finite(found, model)
     return found

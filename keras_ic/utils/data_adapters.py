@@ -6,9 +6,7 @@ from typing import Any
 
 import keras
 
-# No public way leads to the batches that `fit` would see.
-from keras.src.trainers import data_adapters
-
+from keras_ic.utils.keras_internals import data_adapter
 from keras_ic.utils.validation import checked_int
 
 
@@ -46,7 +44,7 @@ def inputs_of(
             f" Received: data={data!r}"
         )
     try:
-        adapter = data_adapters.get_data_adapter(data, batch_size=batch_size)
+        adapter = data_adapter(data, batch_size)
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"`data` must be something that `fit` takes. {str(error)[:200]} Received: data of type"
