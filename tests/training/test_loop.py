@@ -115,7 +115,7 @@ def test_a_part_of_the_training_images_is_judged_on(tmp_path):
                 "decoupled_weight_decay": 0.1,
                 "augment": True,
             },
-            marks=pytest.mark.slow,
+            marks=pytest.mark.slow(reason="the same by another recipe"),
         ),
         pytest.param(
             {
@@ -124,7 +124,7 @@ def test_a_part_of_the_training_images_is_judged_on(tmp_path):
                 "order": "conv-bn-relu-ic",
                 "recalibrate": "end",
             },
-            marks=pytest.mark.slow,
+            marks=pytest.mark.slow(reason="the same by another recipe"),
         ),
     ],
     ids=["ic", "baseline", "sgd"],
