@@ -222,7 +222,7 @@ def _fit(model, dataset, workers, folder, checkpoint, place, callbacks, verbose)
             if failure is error:
                 raise
             raise failure from error
-        if not step:
+        if not step or epoch + 1 == config.epochs:
             return
         # The end of `fit` puts an average of the weights in their place; the checkpoint has both.
         place = checkpoint.restore(model)
@@ -238,6 +238,8 @@ def _build_metrics(model: keras.Model, dataset: Dataset) -> None:
 def _finish(
     config: TrainingConfig, dataset: Dataset, model: keras.Model, folder: pathlib.Path
 ) -> None:
+    if config.ema:  # `fit` does so at its end, but not where a run was stopped after its last epoch
+        model.optimizer.finalize_variable_values(model.trainable_variables)
     if config.recalibrate == "end":
         recalibrate(model, dataset.calibration(), verbose=0)
         result = model.evaluate(dataset.validation(Shard()), verbose=0, return_dict=True)
