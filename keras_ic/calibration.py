@@ -4,6 +4,7 @@
 
 import collections
 import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -14,8 +15,10 @@ from keras_ic import kernels
 from keras_ic.layers.independent_component import IndependentComponent
 from keras_ic.utils.data_adapters import inputs_of
 from keras_ic.utils.keras_internals import sublayers
-from keras_ic.utils.layer_hooks import PooledMoments, Recorder, input_moments
+from keras_ic.utils.layer_hooks import PooledMoments, Recorder, input_moments, stacked_moments
 from keras_ic.utils.validation import checked_model
+
+NORMALIZATIONS = (IndependentComponent, keras.layers.BatchNormalization)
 
 
 def calibrate(
@@ -36,8 +39,9 @@ def calibrate(
     training starts from the given network.
 
     The pass runs the model as it is at inference. As calibration does not change that, the
-    statistics are exact in every layer at once: the mean and the biased variance over all values,
-    pooled in float64. An interrupted pass leaves the model as it was.
+    statistics are right in every layer at once: the mean and the biased variance over all values,
+    of each batch in the precision of the training, pooled in float64. An interrupted pass leaves
+    the model as it was.
 
     Args:
         model: Any `keras.Model` with IC layers, built. Changed in place.
@@ -89,9 +93,9 @@ def calibrate(
                 f" same. Received: scale={layer.scale}, center={layer.center}"
             )
     updates = []
-    for layer, (mean, variance) in _pooled(
-        model, ics, data, steps, batch_size, verbose, _as_at_inference
-    ).items():
+    batches = inputs_of(model, data, steps, batch_size, verbose)
+    moments = MomentsPass(model, ics, _as_at_inference).moments(batches)
+    for layer, (mean, variance) in moments.items():
         # What the layer computes at inference is slope * x + offset.
         slope = _as_array(layer.gamma) / np.sqrt(_as_array(layer.moving_variance) + layer.epsilon)
         offset = _as_array(layer.beta) - _as_array(layer.moving_mean) * slope
@@ -114,13 +118,13 @@ def recalibrate(
     """Re-estimates all moving statistics of a model, of IC and BatchNormalization layers, from data
     in one pass, without dropout noise.
 
-    In training, dropout adds to the variance that the normalizations behind it see and record; at
+    In training, dropout adds to the variance that the normalizations after it see and record; at
     inference there is no dropout, and the recorded variance is too large (the variance shift of Li
     et al., 2019). This sets the moving statistics anew, dropout off, weights untouched.
 
     The statistics of each layer are the mean and the biased variance of its inputs over all of the
-    data, exactly, not by momentum: pooled in float64 over the batches, each weighted with its
-    number of values. What a layer's inputs are depends on the normalizations before it, whose new
+    data, not by momentum: pooled in float64 over the batches, each weighted with its number of
+    values. What a layer's inputs are depends on the normalizations before it, whose new
     statistics are not known before the pass ends; these normalize each batch with the statistics of
     that batch, as in training. With the data as one batch, the result is the one that the new model
     itself reproduces; with large batches, it is close to it. An interrupted pass leaves the model
@@ -158,10 +162,15 @@ def recalibrate(
         - [Li et al., 2019](https://arxiv.org/abs/1801.05134), the disharmony between dropout and
           batch normalization by variance shift
     """
+    found = normalizations(model)
+    batches = inputs_of(model, data, steps, batch_size, verbose)
+    set_statistics(MomentsPass(model, found, with_batch_statistics).moments(batches))
+
+
+def normalizations(model) -> list:
+    """The IC and BatchNormalization layers of a model, checked."""
     found = [
-        layer
-        for layer in sublayers(checked_model(model))
-        if isinstance(layer, (IndependentComponent, keras.layers.BatchNormalization))
+        layer for layer in sublayers(checked_model(model)) if isinstance(layer, NORMALIZATIONS)
     ]
     _check_found(found, model, "IC or BatchNormalization layers")
     for layer in found:
@@ -174,12 +183,18 @@ def recalibrate(
                 " statistics cannot be re-estimated. Received: a layer of type"
                 f" {type(layer).__name__}"
             )
-    updates = []
-    for layer, (mean, variance) in _pooled(
-        model, found, data, steps, batch_size, verbose, _with_batch_statistics
-    ).items():
-        updates += [(layer.moving_mean, mean), (layer.moving_variance, variance)]
-    _assign(updates)
+    return found
+
+
+def set_statistics(moments: dict) -> None:
+    """Gives each layer of `moments` its new mean and variance: all of them, or none."""
+    _assign(
+        [
+            update
+            for layer, (mean, variance) in moments.items()
+            for update in ((layer.moving_mean, mean), (layer.moving_variance, variance))
+        ]
+    )
 
 
 def _check_found(layers: list, model, wanted: str) -> None:
@@ -234,41 +249,49 @@ def _as_at_inference(layer, inputs, mask, draws, own):
     return input_moments(inputs, mask, layer.axis), own()
 
 
-def _with_batch_statistics(layer, inputs, mask, draws, own):
-    moments = input_moments(inputs, mask, layer.axis)
+def with_batch_statistics(layer, inputs, mask, draws, own):
+    """The moments of what the layer reads in this batch, and its inputs normalized with them."""
     gamma, beta = (None if weight is None else weight.value for weight in (layer.gamma, layer.beta))
-    outputs = kernels.normalize(
-        inputs,
-        moments[0],
-        moments[1],
-        gamma,
-        beta,
-        None,
-        rate=0.0,
-        axis=layer.axis,
-        epsilon=layer.epsilon,
-    )
+    options = {"rate": 0.0, "axis": layer.axis, "epsilon": layer.epsilon}
+    if mask is None:
+        outputs, mean, variance = kernels.train(inputs, gamma, beta, None, **options)
+        moments = stacked_moments(mean, variance, ops.size(inputs) // inputs.shape[layer.axis])
+    else:
+        moments = input_moments(inputs, mask, layer.axis)
+        outputs = kernels.normalize(inputs, moments[0], moments[1], gamma, beta, None, **options)
     return moments, ops.cast(outputs, layer.compute_dtype)
 
 
-def _pooled(
-    model, layers, data, steps, batch_size, verbose, compute
-) -> dict[Any, tuple[np.ndarray, np.ndarray]]:
-    """Mean and biased variance, in float64 and finite, of what each layer reads in the data; layers
-    that are not called are left out.
+class MomentsPass:
+    """The moments of what some layers read, time and again without compiling again.
+
+    Args:
+        model: A built `keras.Model`.
+        layers: List of layers of the model.
+        compute: Callable that gets a layer and what a look of `Recorder` gets, and returns the
+            layer's moments and its outputs.
     """
-    looks = {
-        str(index): (layer, functools.partial(compute, layer)) for index, layer in enumerate(layers)
-    }
-    recorder = Recorder(model, looks, training=False)
-    totals: dict[str, PooledMoments] = collections.defaultdict(PooledMoments)
-    for inputs in inputs_of(model, data, steps, batch_size, verbose):
-        for key, records in recorder.predict_on_batch(inputs).items():
-            for record in records:
-                totals[key].add(record)
-    found = {
-        layers[int(key)]: (total.mean, total.variance)
-        for key, total in sorted(totals.items(), key=lambda item: int(item[0]))
-    }
-    _check_finite(found, model)
-    return found
+
+    def __init__(self, model: keras.Model, layers: list, compute: Callable):
+        self.model, self.layers = model, layers
+        looks = {
+            str(index): (layer, functools.partial(compute, layer))
+            for index, layer in enumerate(layers)
+        }
+        self.recorder = Recorder(model, looks, training=False)
+
+    def moments(self, batches: Iterable[Any]) -> dict[Any, tuple[np.ndarray, np.ndarray]]:
+        """Mean and biased variance, in float64 and finite, of what each layer reads in the batches
+        of inputs; layers that are not called are left out.
+        """
+        totals: dict[str, PooledMoments] = collections.defaultdict(PooledMoments)
+        for inputs in batches:
+            for key, records in self.recorder.predict_on_batch(inputs).items():
+                for record in records:
+                    totals[key].add(record)
+        found = {
+            self.layers[int(key)]: (total.mean, total.variance)
+            for key, total in sorted(totals.items(), key=lambda item: int(item[0]))
+        }
+        _check_finite(found, self.model)
+        return found

@@ -1,10 +1,6 @@
 """Runs a model over data in both modes and measures what its weight layers read."""
 
 import collections
-import random
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import keras
@@ -12,11 +8,12 @@ import numpy as np
 
 from keras_ic.independence import estimators
 from keras_ic.independence.activations import Sample, paddings, paths, watched_layers
+from keras_ic.independence.advice import advise
 from keras_ic.independence.report import Input, Report, Shift
 from keras_ic.independence.running_covariance import RunningCovariance
 from keras_ic.surgery.absorb import as_array
 from keras_ic.surgery.kinds import WEIGHT_LAYERS, unwrap
-from keras_ic.utils.data_adapters import inputs_of
+from keras_ic.utils.data_adapters import inputs_of, random_states_kept
 from keras_ic.utils.keras_internals import sublayers
 from keras_ic.utils.layer_hooks import PooledMoments, Recorder
 from keras_ic.utils.validation import checked_int, checked_model
@@ -76,7 +73,8 @@ def measure(
 
     Returns:
         A `keras_ic.independence.Report`: `report.rows` and `report.shifts` hold the numbers,
-        `str(report)` is a table, `report.plot(path)` draws a figure. The estimators and their
+        `report.advice` says what to do about the shifts, `str(report)` is all of it as tables,
+        `report.plot(path)` draws a figure. The estimators and their
         errors are described in `keras_ic.independence.estimators`.
 
     Raises:
@@ -181,7 +179,7 @@ class Meter:
         verbose: int | str = 0,
     ) -> Report:
         """One pass over the data."""
-        with _random_states_kept():
+        with random_states_kept():
             return self._measured(data, steps, batch_size, verbose)
 
     def _measured(self, data, steps, batch_size, verbose) -> Report:
@@ -216,8 +214,12 @@ class Meter:
             for mode in MODES
             if (mode, index) in streams and streams[mode, index].count
         ]
-        shifts = [
-            _shift(path_of[id(layer)], layer, moments[index].variance)
+        found = [
+            (
+                _shift(path_of[id(layer)], layer, moments[index].variance),
+                layer,
+                moments[index].count,
+            )
             for index, layer in enumerate(sample.normalizations)
             if index in moments and layer.built
         ]
@@ -232,7 +234,13 @@ class Meter:
         for layer in sublayers(self.model):
             if isinstance(layer, WEIGHT_LAYERS) and id(layer) not in covered:
                 skipped.append((path_of[id(layer)], "runs step by step inside another layer"))
-        return Report(self.model.name, tuple(rows), tuple(shifts), tuple(skipped))
+        return Report(
+            self.model.name,
+            tuple(rows),
+            tuple(shift for shift, _, _ in found),
+            tuple(skipped),
+            advise(self.model, [(*entry, float(np.max(count))) for *entry, count in found]),
+        )
 
     def _row(self, path_of, index, mode, stream) -> Input:
         layer = self.sample.weight_layers[index]
@@ -246,25 +254,6 @@ class Meter:
             rows=stream.count,
             **stream.measured(self.pairs),
         )
-
-
-@contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """Puts back the global generators: the data may draw from them, and so does a Dropout without a
-    seed on torch.
-    """
-    state, of_numpy = random.getstate(), np.random.get_state()
-    torch = sys.modules.get("torch")
-    with (
-        torch.random.fork_rng(range(torch.cuda.device_count()))
-        if torch is not None
-        else nullcontext()
-    ):
-        try:
-            yield
-        finally:
-            random.setstate(state)
-            np.random.set_state(of_numpy)
 
 
 def _shift(path, layer, variance) -> Shift:

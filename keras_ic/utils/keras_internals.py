@@ -38,3 +38,12 @@ def data_adapter(data: Any, batch_size: int | None) -> Any:
     known), `get_numpy_iterator()`, and `on_epoch_begin()` and `on_epoch_end()` around it.
     """
     return data_adapters.get_data_adapter(data, batch_size=batch_size)
+
+
+def evaluate_again(model: keras.Model) -> dict[str, float]:
+    """Evaluates the model on the validation data of the `fit` that runs; for a callback's
+    `on_test_end`.
+
+    `fit` keeps its validation data in an attribute of the model, which `evaluate` uses if told so.
+    """
+    return model.evaluate(verbose=0, return_dict=True, _use_cached_eval_dataset=True)

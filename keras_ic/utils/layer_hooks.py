@@ -119,10 +119,11 @@ def input_moments(inputs: Any, mask: Any, axis: int) -> Any:
             ops.cast(mask, "bool"), (*ops.shape(mask), *[1] * (len(inputs.shape) - len(mask.shape)))
         )
     )
-    # TensorFlow adds up values one by one, which costs float32 half of its digits in a batch of
-    # images.
-    wide = ops.cast(inputs, "float64") if keras.backend.backend() == "tensorflow" else inputs
-    mean, variance, count = kernels.moments(wide, axis, valid)
+    return stacked_moments(*kernels.moments(inputs, axis, valid))
+
+
+def stacked_moments(mean: Any, variance: Any, count: Any) -> Any:
+    """`(3, channels)` from mean and variance `(channels,)` and the number of values, be it one."""
     return ops.stack(
         [mean, variance, ops.broadcast_to(ops.cast(count, mean.dtype), ops.shape(mean))]
     )
