@@ -5,7 +5,7 @@ weight layer (Chen et al., 2019).
 from keras_ic import applications, data, distribution, experiments, imagenet, saving, tuning
 from keras_ic.independence import IndependenceMonitor, measure
 from keras_ic.layers.independent_component import IC, IndependentComponent
-from keras_ic.surgery import calibrate, fold, plan, recalibrate, rewrite
+from keras_ic.surgery import calibrate, fold, plan, plan_fold, recalibrate, rewrite
 from keras_ic.uncertainty import predict_with_uncertainty
 from keras_ic.version import __version__
 
@@ -23,6 +23,7 @@ __all__ = [
     "imagenet",
     "measure",
     "plan",
+    "plan_fold",
     "predict_with_uncertainty",
     "recalibrate",
     "rewrite",

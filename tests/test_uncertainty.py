@@ -4,7 +4,7 @@ import pytest
 from keras import layers
 
 import keras_ic
-from keras_ic.surgery.graph import sublayers
+from keras_ic.utils.keras_internals import sublayers
 
 
 def network(rate=0.2):

@@ -11,8 +11,8 @@ from keras import layers, ops
 from keras.src.backend.common.masking import get_keras_mask
 
 from keras_ic import kernels
-from keras_ic.surgery.graph import is_readable, read, sublayers
-from keras_ic.surgery.kinds import (
+from keras_ic.surgery.graph import is_readable, read
+from keras_ic.surgery.layer_traits import (
     WEIGHT_LAYERS,
     ZERO_PADDING,
     channels_first,
@@ -22,6 +22,7 @@ from keras_ic.surgery.kinds import (
     unwrap,
 )
 from keras_ic.surgery.watching import replaced_calls
+from keras_ic.utils.keras_internals import sublayers
 
 
 def watched_layers(model: keras.Model) -> tuple[list, list]:

@@ -13,11 +13,11 @@ from keras_ic.independence import estimators
 from keras_ic.independence.activations import Recorder, Sample, paddings, paths, watched_layers
 from keras_ic.independence.report import Input, Report, Shift
 from keras_ic.independence.streams import Stream
-from keras_ic.surgery.absorb import as_array
 from keras_ic.surgery.batches import inputs_of
-from keras_ic.surgery.graph import sublayers
-from keras_ic.surgery.kinds import WEIGHT_LAYERS, unwrap
+from keras_ic.surgery.layer_traits import WEIGHT_LAYERS, unwrap
+from keras_ic.surgery.linear_folding import as_array
 from keras_ic.surgery.moments import pool
+from keras_ic.utils.keras_internals import sublayers
 from keras_ic.utils.validation import checked_int, checked_model
 
 MODES = ("training", "inference")

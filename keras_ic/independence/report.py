@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from keras_ic.surgery import table
+from keras_ic.utils import text_table
 from keras_ic.utils.lazy_imports import needed
 
 
@@ -159,7 +159,7 @@ class Report:
             )
             for row in self.rows
         ]
-        parts = [f"{self.model}: the inputs of its weight layers", table.text(header, lines)]
+        parts = [f"{self.model}: the inputs of its weight layers", text_table.text(header, lines)]
         if self.shifts:
             shifts = [
                 (
@@ -172,12 +172,12 @@ class Report:
             ]
             parts += ["", "Variance at inference over moving variance"]
             parts += [
-                table.text(
+                text_table.text(
                     ("Layer", "Type", "Channels", "Mean", "Lowest", "Highest", "Shift"), shifts
                 )
             ]
         if self.skipped:
-            parts += ["", "Not measured", table.text(("Layer", "Reason"), self.skipped)]
+            parts += ["", "Not measured", text_table.text(("Layer", "Reason"), self.skipped)]
         return "\n".join(parts)
 
     def plot(self, path: Any) -> None:

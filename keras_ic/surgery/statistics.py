@@ -12,11 +12,11 @@ from keras import ops
 
 from keras_ic import kernels
 from keras_ic.layers.independent_component import IndependentComponent
-from keras_ic.surgery.absorb import as_array
 from keras_ic.surgery.batches import inputs_of
-from keras_ic.surgery.graph import sublayers
+from keras_ic.surgery.linear_folding import as_array
 from keras_ic.surgery.moments import pool
 from keras_ic.surgery.watching import replaced_calls
+from keras_ic.utils.keras_internals import sublayers
 from keras_ic.utils.validation import checked_model
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import keras_ic
 from keras_ic.surgery import plan_fold
-from keras_ic.surgery.graph import sublayers
+from keras_ic.utils.keras_internals import sublayers
 from tests.surgery import graphs, models
 
 EXAMPLES = int(os.environ.get("IC_EXAMPLES", "15"))

@@ -6,8 +6,8 @@ import pytest
 from keras import layers
 
 import keras_ic
-from keras_ic.surgery.kinds import inside_time
-from keras_ic.surgery.report import inspect
+from keras_ic.surgery.inspection import inspect
+from keras_ic.surgery.layer_traits import inside_time
 from tests.surgery import models
 
 
@@ -205,7 +205,7 @@ def test_normalizations_that_stay_say_why():
     assert "training=True" in told["always"] and "Other computes something else" in told["other"]
     assert (
         reasons(keras_ic.plan(models.small_convolutional(), normalization="keep"))["bn1"]
-        == 'kept, as normalization="keep" says'
+        == 'stays, as normalization="keep" says'
     )
 
 

@@ -1,70 +1,25 @@
-"""Where the IC layers go: in front of which calls of weight layers, on which tensor, and why some
-get none.
+"""Where the IC layers go: before which calls of weight layers, on which tensor, and why some get
+none.
 """
-
-import dataclasses
-from typing import Any
 
 import keras
 
-from keras_ic.surgery.graph import Call, Graph, input_operation
-from keras_ic.surgery.kinds import (
-    RESHAPING,
+from keras_ic.surgery.edits import Edits, Insertion, Reading, taken_names, unique_name
+from keras_ic.surgery.graph import Call, Graph
+from keras_ic.surgery.layer_traits import (
     WEIGHT_LAYERS,
     channels_first,
-    is_computed_as,
     is_ic,
     is_identity_at_inference,
-    is_keras_operation,
     is_learned,
+    is_reshape,
     is_shape_step,
     is_zero_padding,
     moved_axes,
     time_axes,
     unwrap,
 )
-from keras_ic.surgery.normalization import Normalizations
 from keras_ic.surgery.policy import Policy, Site
-
-
-@dataclasses.dataclass(eq=False)
-class Insertion:
-    """One new IC layer.
-
-    Attributes:
-        name: Its name.
-        rate: Its rate.
-        axis: Its channel axis.
-        layer: The (first) weight layer that it stands before.
-        tensor: The tensor of the given model that it reads.
-    """
-
-    name: str
-    rate: float
-    axis: int
-    layer: Any
-    tensor: Any
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Reading:
-    """What a weight layer reads instead of one of its inputs: the output of an IC layer, run
-    through the shape-only steps in between.
-    """
-
-    insertion: Insertion
-    steps: tuple[Call, ...]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Sites:
-    """Every new IC layer; by call and input tensor, what the call reads instead; by call of a
-    weight layer, why it has no IC layer.
-    """
-
-    insertions: list[Insertion]
-    readings: dict[tuple[int, int], Reading]
-    reasons: dict[int, str]
 
 
 def is_weight_layer(operation, policy: Policy) -> bool:
@@ -76,12 +31,13 @@ def is_weight_layer(operation, policy: Policy) -> bool:
     )
 
 
-def decide_sites(root: Graph, normalizations: Normalizations, policy: Policy) -> Sites:
-    """Decides for every call of a weight layer of the model and of the models in it."""
-    flow = _Flow(normalizations)
+def place_ics(edits: Edits, policy: Policy) -> dict[int, str]:
+    """Decides for every call of a weight layer of the model and of the models in it; returns, by
+    the key of the call, why some get none.
+    """
+    root = edits.graph
+    flow = _Flow(edits)
     flow.run(root, [(True, False)] * len(root.inputs))
-    found: list[Insertion] = []
-    readings: dict[tuple[int, int], Reading] = {}
     reasons: dict[int, str] = {}
     shared: dict[tuple[int, int], Insertion] = {}
     for graph, call, _ in root.walk():
@@ -91,11 +47,10 @@ def decide_sites(root: Graph, normalizations: Normalizations, policy: Policy) ->
             reasons[call.key] = "skip= says so"
             continue
         for given in _data_inputs(call):
-            tensor = normalizations.source(graph, given)
+            tensor = edits.source(graph, given)
             reason = _reason_for_none(tensor, flow, policy)
-            anchor, steps, axis = _climb(
-                graph, tensor, _own_axis(call.operation, len(tensor.shape)), normalizations
-            )
+            own_axis = _own_axis(call.operation, len(tensor.shape))
+            anchor, steps, axis = _climb(graph, tensor, own_axis, edits)
             if not reason and not has_channels(anchor, axis):
                 reason = (
                     f"its input of shape {tuple(anchor.shape)} has no channel axis of a known size"
@@ -107,39 +62,20 @@ def decide_sites(root: Graph, normalizations: Normalizations, policy: Policy) ->
             insertion = shared.get(key) if policy.share else None
             if insertion is None:
                 insertion = shared[key] = Insertion("", 0.0, axis, call.operation, anchor)
-                found.append(insertion)
-            readings[call.key, id(given)] = Reading(insertion, steps)
+                edits.insertions.append(insertion)
+            edits.readings[call.key, id(given)] = Reading(insertion, steps)
     taken = taken_names(root)
-    for index, insertion in enumerate(found):
+    for index, insertion in enumerate(edits.insertions):
         insertion.name = unique_name(f"{insertion.layer.name}_ic", taken)
-        insertion.rate = policy.rate_at(
-            Site(insertion.layer, index, index / max(len(found) - 1, 1))
-        )
-    return Sites(found, readings, reasons)
-
-
-def taken_names(root: Graph) -> set[str]:
-    """The names of every model, layer and operation in the model."""
-    names = {root.model.name}
-    for graph, call, _ in root.walk():
-        names |= {call.operation.name, *(input_operation(tensor).name for tensor in graph.inputs)}
-    return names
+        depth = index / max(len(edits.insertions) - 1, 1)
+        insertion.rate = policy.rate_at(Site(insertion.layer, index, depth))
+    return reasons
 
 
 def has_channels(tensor, axis: int) -> bool:
     """Whether `axis` of the tensor is an axis other than the batch, of a size that is known."""
     rank = len(tensor.shape)
     return rank >= 2 and -rank < axis < rank and axis != 0 and tensor.shape[axis] is not None
-
-
-def unique_name(wanted: str, taken: set[str]) -> str:
-    """`wanted`, or the first free of `wanted_1`, `wanted_2`, ...; taken from then on."""
-    name, number = wanted, 0
-    while name in taken:
-        number += 1
-        name = f"{wanted}_{number}"
-    taken.add(name)
-    return name
 
 
 def _data_inputs(call: Call) -> list:
@@ -169,25 +105,25 @@ def _own_axis(operation, rank: int) -> int:
     return 1 + time_axes(operation) if channels_first(unwrap(operation)) and rank > 2 else -1
 
 
-def _climb(graph: Graph, tensor, axis: int, normalizations: Normalizations):
-    """The tensor above the shape-only steps that end in `tensor`, those steps in the order in which
-    they run, and the channel axis up there.
+def _climb(graph: Graph, tensor, axis: int, edits: Edits):
+    """The tensor before the shape-only steps that end in `tensor`, those steps in their order, and
+    the channel axis there.
     """
     steps: list[Call] = []
     while True:
         call = graph.producer(tensor)
         if call is None or not is_shape_step(call):
             return tensor, tuple(steps), axis
-        above = normalizations.source(graph, call.inputs[0])
-        above_axis = axis if is_zero_padding(call) else _channel_axis(graph, above)
-        if not has_channels(above, above_axis):
+        producer = edits.source(graph, call.inputs[0])
+        producer_axis = axis if is_zero_padding(call) else _channel_axis(graph, producer)
+        if not has_channels(producer, producer_axis):
             return tensor, tuple(steps), axis
-        tensor, axis = above, above_axis
+        tensor, axis = producer, producer_axis
         steps.insert(0, call)
 
 
 def _channel_axis(graph: Graph, tensor) -> int:
-    """The channel axis of `tensor`, as told by the nearest layer above it that has one; -1 where
+    """The channel axis of `tensor`, as told by the nearest layer before it that has one; -1 where
     none tells.
     """
     rank = len(tensor.shape)
@@ -210,11 +146,7 @@ def _channel_axis(graph: Graph, tensor) -> int:
             return _from_end(
                 layer.axis + (time_axes(call.operation) if layer.axis >= 0 else 0), rank
             )
-        if (
-            isinstance(layer, WEIGHT_LAYERS)
-            or is_computed_as(layer, RESHAPING)
-            or is_keras_operation(layer, "Reshape")
-        ):
+        if isinstance(layer, WEIGHT_LAYERS) or is_reshape(call):
             return -1
         tensor = call.inputs[0]
 
@@ -232,8 +164,8 @@ class _Flow:
     they are so in any call, and covered only if they are so in every call.
     """
 
-    def __init__(self, normalizations: Normalizations):
-        self.normalizations = normalizations
+    def __init__(self, edits: Edits):
+        self.edits = edits
         self.raw: set[int] = set()
         self.covered: set[int] = set()
         self._uncovered: set[int] = set()
@@ -256,7 +188,7 @@ class _Flow:
                 passes = (
                     is_shape_step(call)
                     or is_identity_at_inference(call)
-                    or self.normalizations.is_bypassed(call)
+                    or self.edits.is_bypassed(call)
                 )
                 covered = is_ic(call.operation) or (passes and states[id(call.inputs[0])][1])
                 outputs = [(raw, covered)] * len(call.outputs)

@@ -54,7 +54,7 @@ def test_channels_first():
         x = layer(x)
     model = keras.Model(inputs, x)
     plan = keras_ic.plan(model, weights="preserve")
-    assert {change.layer: change.result for change in plan.changes}["bn"] == "absorbed into one"
+    assert {change.layer: change.result for change in plan.changes}["bn"] == "folded into one"
     new = keras_ic.rewrite(model, weights="preserve")
     assert [(ic.axis, ic.gamma.shape) for ic in models.ics(new)] == [(1, (4,)), (1, (5,))]
 
@@ -428,7 +428,7 @@ def test_a_layer_with_calls_in_other_models():
     assert not models.batch_normalizations(new)
     # Their calls elsewhere keep neither layer from taking it up.
     assert any(
-        change.result == f"absorbed into {first.name}"
+        change.result == f"folded into {first.name}"
         for change in keras_ic.plan(model, weights="preserve").changes
     )
 

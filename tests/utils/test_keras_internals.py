@@ -1,0 +1,93 @@
+"""One canary for each private name of Keras that the package uses."""
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_ic.utils import keras_internals
+
+
+def small():
+    inputs = keras.Input((3,), name="given")
+    shared = layers.Dense(3, name="shared")
+    return keras.Model(inputs, layers.Dense(2, name="end")(shared(shared(inputs))))
+
+
+# --- the graph of a model -------------------------------------------------------------------------
+
+
+def test_functional_and_its_constructor():
+    class Own(keras.Model):
+        def __init__(self, inputs, outputs, extra, name=None):
+            super().__init__(inputs, outputs, name=name)
+
+    class Same(keras.Model):
+        pass
+
+    assert isinstance(small(), keras_internals.Functional)
+    assert keras_internals.functional_like_constructor(Same)
+    assert not keras_internals.functional_like_constructor(Own)
+
+
+def test_safe_mode_scope():
+    config = layers.Lambda(lambda x: x + 1.0).get_config()
+    with keras_internals.SafeModeScope(False):
+        assert layers.Lambda.from_config(config)(np.zeros((1, 1)))[0, 0] == 1.0
+
+
+def test_functional_of():
+    model = keras.Sequential([layers.Dense(2)])
+    assert keras_internals.functional_of(model) is None
+    model.build((None, 3))
+    assert isinstance(keras_internals.functional_of(model), keras_internals.Functional)
+
+
+def test_nodes_in_order():
+    nodes = keras_internals.nodes_in_order(small())
+    assert [node.operation.name for node in nodes] == ["shared", "shared", "end"]
+    assert nodes[1].input_tensors[0] is nodes[0].outputs[0]
+    assert nodes[0].arguments.args == (nodes[0].input_tensors[0],)
+
+
+def test_producer_of_and_is_read():
+    model = small()
+    assert keras_internals.producer_of(model.inputs[0]).name == "given"
+    assert keras_internals.is_read(keras_internals.producer_of(model.inputs[0]))
+    assert not keras_internals.is_read(model.get_layer("end"))
+
+
+def test_without_calls():
+    operation = keras_internals.producer_of(keras.Input((3,)) + 1.0)
+    copied = keras_internals.without_calls(operation)
+    output = copied(keras.Input((4,)), 1.0)
+    assert output.shape == (None, 4) and keras_internals.producer_of(output) is copied
+
+
+# --- layers ---------------------------------------------------------------------------------------
+
+
+def test_sublayers():
+    wrapped = layers.TimeDistributed(layers.Dense(2))
+    assert keras_internals.sublayers(wrapped) == [wrapped, wrapped.layer]
+
+
+# --- compilation ----------------------------------------------------------------------------------
+
+
+def test_compile_arguments():
+    model = small()
+    assert keras_internals.compile_arguments(model) is None
+    loss = keras.losses.MeanSquaredError()
+    model.compile("sgd", loss)
+    assert keras_internals.compile_arguments(model)["loss"] is loss
+
+
+def test_learning_rates():
+    def rate():
+        return 0.5
+
+    optimizer = keras.optimizers.SGD(rate)
+    assert keras_internals.learning_rate_as_given(optimizer) is rate
+    double = keras_internals.double_with_rate(optimizer, 0.0)
+    assert isinstance(double.get_config()["learning_rate"], float)
+    assert keras_internals.learning_rate_as_given(optimizer) is rate
