@@ -9,7 +9,7 @@ from keras_ic.layers.channel_affine import ChannelAffine, ChannelClip
 from keras_ic.layers.independent_component import IndependentComponent
 from keras_ic.surgery.compiling import compile_like
 from keras_ic.surgery.edits import Clip, Edits, Fold, FoldDecision, Insertion
-from keras_ic.surgery.graph import Call, Graph
+from keras_ic.surgery.graph import Call, Graph, read
 from keras_ic.surgery.layer_copy import copy_layer, copy_operation
 from keras_ic.surgery.layer_traits import WEIGHT_LAYERS, inside_time, time_axes
 from keras_ic.surgery.linear_folding import bias_changes
@@ -25,7 +25,7 @@ from keras_ic.utils.keras_internals import (
 def build(edits: Edits) -> keras.Model:
     """The model that the edits describe. The given model is not changed."""
     builder = _Builder(edits)
-    new = builder.model(edits.graph)
+    new = builder.model_of_all()
     builder.restore_initializers()
     transfer(edits, builder.parts)
     _set_trainable(builder.parts)
@@ -33,6 +33,11 @@ def build(edits: Edits) -> keras.Model:
         made.dtype_policy = old.dtype_policy
     compile_like(edits.graph.model, new)
     return new
+
+
+def _copy_model(model: keras.Model) -> keras.Model:
+    """A model with the same graph, and new weights."""
+    return _Builder(Edits(read(model), "fresh")).model_of_all()
 
 
 class _Builder:
@@ -44,6 +49,10 @@ class _Builder:
         self.parts = Parts()
         self._initializers: list[tuple[Any, str, Any]] = []
         self._name_holders: dict[int, Any] = {}
+
+    def model_of_all(self) -> Any:
+        """The new model."""
+        return self.model(self.edits.graph)
 
     def model(self, graph: Graph) -> Any:
         """The new model of a graph."""
@@ -194,7 +203,11 @@ class _Builder:
             changes = bias_changes(inside_time(old)) if id(old) in self.edits.biased else {}
             if id(old) in self.edits.unfused:
                 changes["activation"] = None
-            new = copy_layer(old, changes) if changes else copy_operation(old)
+            new = (
+                copy_layer(old, changes, _copy_model)
+                if changes
+                else copy_operation(old, _copy_model)
+            )
             self.parts.layers[id(old)] = (old, new)
             if self.edits.weights != "fresh" and type(old) in WEIGHT_LAYERS:
                 self._postpone_initializers(new)
@@ -216,7 +229,7 @@ class _Builder:
 
     def _input(self, tensor):
         old = producer_of(tensor)
-        new = copy_operation(old)
+        new = copy_operation(old, _copy_model)
         # One for each graph: two models may be built on the same Input.
         self.parts.layers[id(new)] = (old, new)
         return new.output

@@ -50,7 +50,7 @@ def plan(
     A model is rewritten by taking out its BatchNormalization layers and putting one IC layer
     (BatchNorm, then a little dropout) directly before each weight layer: Dense, EinsumDense, every
     convolution (depthwise, separable and transposed too), also inside `TimeDistributed` and other
-    wrappers, and inside nested Sequential and Functional models. The IC layer stands producer
+    wrappers, and inside nested Sequential and Functional models. The IC layer stands before
     ZeroPadding, Flatten and Reshape, so that the zeros of the padding do not enter its statistics
     and each channel has one.
 

@@ -64,6 +64,20 @@ def sublayers(layer: keras.layers.Layer) -> list:
     return list(layer._flatten_layers())
 
 
+def held_by(layer: keras.layers.Layer) -> dict[str, Any]:
+    """The attributes of a layer by name. PyTorch keeps layers in a dictionary of its own."""
+    return {**vars(layer), **vars(layer).get("_modules", {})}
+
+
+def blank_double(layer: keras.layers.Layer) -> Any:
+    """A double of the layer with the same attributes, to be changed and asked for its
+    configuration.
+    """
+    double = object.__new__(type(layer))
+    vars(double).update(vars(layer))
+    return double
+
+
 # --- compilation ----------------------------------------------------------------------------------
 
 

@@ -71,6 +71,18 @@ def test_sublayers():
     assert keras_internals.sublayers(wrapped) == [wrapped, wrapped.layer]
 
 
+def test_held_by_and_blank_double():
+    layer = layers.LSTM(2, activation="relu")
+    assert keras_internals.held_by(layer)["cell"] is layer.cell
+    double = keras_internals.blank_double(layer)
+    assert double.get_config() == layer.get_config() and type(double) is layers.LSTM
+    vars(double)["cell"] = keras_internals.blank_double(layer.cell)
+    vars(double.cell)["activation"] = keras.activations.tanh
+    assert (
+        double.get_config()["activation"] == "tanh" and layer.get_config()["activation"] == "relu"
+    )
+
+
 # --- compilation ----------------------------------------------------------------------------------
 
 
