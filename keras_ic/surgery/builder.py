@@ -1,5 +1,6 @@
 """Builds the model that `Edits` describe, beside the given one."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,13 +10,12 @@ from keras_ic.layers.channel_affine import ChannelAffine, ChannelClip
 from keras_ic.layers.independent_component import IndependentComponent
 from keras_ic.surgery.compiling import compile_like
 from keras_ic.surgery.edits import Clip, Edits, Fold, FoldDecision, Insertion
-from keras_ic.surgery.graph import Call, Graph, read
+from keras_ic.surgery.graph import Call, Graph, class_to_build, read
 from keras_ic.surgery.layer_copy import copy_layer, copy_operation
 from keras_ic.surgery.layer_traits import WEIGHT_LAYERS, inside_time, time_axes
 from keras_ic.surgery.linear_folding import bias_changes
 from keras_ic.surgery.weights import Parts, transfer
 from keras_ic.utils.keras_internals import (
-    functional_like_constructor,
     is_read,
     producer_of,
     sublayers,
@@ -32,6 +32,17 @@ def build(edits: Edits) -> keras.Model:
     for old, made in builder.parts.models.values():
         made.dtype_policy = old.dtype_policy
     compile_like(edits.graph.model, new)
+    _, lost = class_to_build(edits.graph.model)
+    if lost:
+        old = edits.graph.model
+        warnings.warn(
+            f"The new model is a plain {type(new).__name__}: a {type(old).__name__} cannot be"
+            f" constructed from inputs and outputs, so that its {', '.join(lost)} are lost, and"
+            " the same `compile` trains another objective. Rewrite or fold the Sequential and"
+            " Functional models that it is made of, and put them into your class. Received: model"
+            f" {old.name!r} of type {type(old).__name__}",
+            stacklevel=3,
+        )
     return new
 
 
@@ -78,8 +89,7 @@ class _Builder:
             keras.tree.map_structure(lambda tensor: values[id(tensor)], part)
             for part in (graph.input_struct, graph.output_struct)
         )
-        own = functional_like_constructor(type(graph.model))
-        kind = type(graph.model) if own else keras.Model
+        kind, _ = class_to_build(graph.model)
         return kind(inputs, outputs, name=graph.model.name)
 
     def _sequential(self, graph: Graph):
@@ -97,8 +107,7 @@ class _Builder:
         self._run(graph, {id(tensor): tensor for tensor in graph.inputs}, append)
         if len(stack) == 1:
             stack.append(keras.layers.Identity())  # Keras does not build a Sequential of nothing.
-        own = type(graph.model).__init__ is keras.Sequential.__init__
-        kind = type(graph.model) if own else keras.Sequential
+        kind, _ = class_to_build(graph.model)
         return kind(stack, name=graph.model.name)
 
     def _run(self, graph: Graph, values: dict[int, Any], apply: Callable) -> None:

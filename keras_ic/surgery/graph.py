@@ -9,6 +9,7 @@ import keras
 from keras_ic.utils.keras_internals import (
     Functional,
     compile_arguments,
+    functional_like_constructor,
     functional_of,
     nodes_in_order,
     producer_of,
@@ -130,6 +131,32 @@ class Graph:
             if child is not None and id(child) not in seen:
                 seen.add(id(child))
                 yield from child.walk(f"{path}/", seen)
+
+
+def class_to_build(model: keras.Model) -> tuple[Any, list[str]]:
+    """The class to build a copy of the model with, and the methods of the model's own class that
+    the copy would not have.
+
+    A class of the user's own is kept where it can be constructed from inputs and outputs, or a
+    Sequential from a list of layers.
+    """
+    kind: Any = type(model)
+    stock = keras.Sequential if isinstance(model, keras.Sequential) else keras.Model
+    if stock is keras.Sequential:
+        is_kept = kind.__init__ is keras.Sequential.__init__
+    else:
+        is_kept = functional_like_constructor(kind)
+    if is_kept:
+        return kind, []
+    own = [each for each in kind.__mro__ if not each.__module__.startswith(("keras.", "builtins"))]
+    lost = {
+        name
+        for each in own
+        for name in vars(each)
+        if not name.startswith("_") and hasattr(stock, name) and callable(getattr(stock, name))
+        if getattr(kind, name) is not getattr(stock, name)
+    }
+    return stock, sorted(lost - {"from_config", "get_config"})
 
 
 def read(model: keras.Model) -> Graph:

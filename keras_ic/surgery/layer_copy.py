@@ -173,9 +173,10 @@ def _share_functions(old, new, changed: set[str]) -> None:
     constructed with: `Bidirectional` copies the layer inside by names once more.
     """
     for given, taken in zip(sublayers(old), sublayers(new), strict=False):
+        kinds: Any = type(given).__mro__
         arguments = {
             name
-            for kind in type(given).__mro__
+            for kind in kinds
             if "__init__" in vars(kind)
             for name in inspect.signature(kind.__init__).parameters
         }

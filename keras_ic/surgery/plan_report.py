@@ -8,7 +8,7 @@ import keras
 
 from keras_ic.layers.channel_affine import ChannelAffine
 from keras_ic.surgery.edits import Edits, Fold, FoldDecision
-from keras_ic.surgery.graph import Call, Graph
+from keras_ic.surgery.graph import Call, Graph, class_to_build
 from keras_ic.surgery.layer_traits import (
     WEIGHT_LAYERS,
     equations_of,
@@ -79,6 +79,13 @@ class Plan:
         self.changes: list[Change] = []
         self.skipped: list[Skip] = []
         self._fill(reasons)
+        _, lost = class_to_build(self.model)
+        if lost:
+            reason = (
+                f"becomes a plain model without the class's {', '.join(lost)}: it cannot be"
+                " constructed from inputs and outputs"
+            )
+            self.skipped.append(Skip(self.model.name, type(self.model).__name__, reason))
         before = self.model.count_params()
         self.parameters = (before, before + _added_parameters(edits))
         self.flops = (_flops(edits.graph, None), _flops(edits.graph, edits))

@@ -117,6 +117,61 @@ def test_what_survives():
     ) == 0
 
 
+class Objective(keras.Model):
+    """A model with an objective of its own."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return 1000.0 + keras.ops.mean(keras.ops.square(y - y_pred))
+
+
+def test_a_class_with_an_objective_of_its_own_is_kept(recwarn):
+    inputs = keras.Input((4,))
+    x = layers.Dropout(0.1)(layers.BatchNormalization()(layers.Dense(3)(inputs)))
+    model = models.randomize(Objective(inputs, layers.Dense(1)(x)))
+    model.compile("sgd", "mse")
+    x, y = np.ones((4, 4)), np.zeros((4, 1))
+    for new in (keras_ic.rewrite(model, weights="preserve"), keras_ic.fold(model)):
+        assert type(new) is Objective
+        assert new.evaluate(x, y, verbose=0) == pytest.approx(
+            model.evaluate(x, y, verbose=0), rel=1e-5
+        )
+    assert not recwarn.list
+
+
+def test_a_class_that_cannot_be_kept_is_told():
+    class Own(Objective):
+        def __init__(self, units):
+            inputs = keras.Input((4,))
+            x = layers.Dropout(0.1)(layers.BatchNormalization()(layers.Dense(units)(inputs)))
+            super().__init__(inputs, layers.Dense(1)(x), name="own")
+
+    class Stack(keras.Sequential):
+        def __init__(self, units):
+            super().__init__([keras.Input((4,)), layers.Dense(units), layers.BatchNormalization()])
+            self.add(layers.Dense(1))
+            self.add(layers.Dropout(0.1))
+
+        def train_step(self, data):
+            return {"loss": keras.ops.zeros(())}
+
+    class Harmless(keras.Model):
+        def __init__(self, units):
+            inputs = keras.Input((4,))
+            super().__init__(inputs, layers.Dense(1)(layers.Dropout(0.1)(inputs)))
+
+    for kind, lost in ((Own, "compute_loss"), (Stack, "train_step")):
+        model = models.randomize(kind(3))
+        for plan, make in ((keras_ic.plan, keras_ic.rewrite), (keras_ic.plan_fold, keras_ic.fold)):
+            assert any(f"without the class's {lost}" in row.reason for row in plan(model).skipped)
+            with pytest.warns(
+                UserWarning,
+                match=rf"its {lost} are lost.*models that it is made of.*{kind.__name__}",
+            ) as warned:
+                make(model)
+            assert {warning.filename for warning in warned} == {__file__}
+    assert not keras_ic.plan_fold(Harmless(3)).skipped
+
+
 def test_unregistered_losses_survive_compilation():
     def mine(expected, actual):
         return keras.ops.mean(keras.ops.abs(expected - actual))
