@@ -17,6 +17,7 @@ from keras_ic.surgery.edits import Absorption, Clip, Edits
 from keras_ic.surgery.graph import Call, Graph
 from keras_ic.surgery.layer_traits import (
     channel_axis,
+    constraints_of,
     has_linear_activation,
     inside_time,
     is_linear,
@@ -65,6 +66,7 @@ class Absorbers:
         edits: What has been decided so far.
         activations: Whether a ReLU may get bounds of each channel's own.
         new_biases: Whether layers may get a bias.
+        constrained: Whether weights may change that a constraint holds.
         merges: Whether a call is one of a normalization that takes a map up.
     """
 
@@ -73,19 +75,24 @@ class Absorbers:
         edits: Edits,
         activations: bool,
         new_biases: bool,
+        constrained: bool,
         merges: Callable[[Call, AffineMap], bool],
     ):
         self.edits = edits
         self.activations = activations
         self._new_biases = new_biases
+        self._constrained = constrained
         self._merges = merges
         # A layer that is called twice would absorb the same map for both of its calls.
         self._counts = collections.Counter(id(call.operation) for _, call, _ in edits.graph.walk())
 
     def may_change(self, operation: Any, with_shift: bool) -> bool:
         """Whether the weights of a layer may change, its bias too if there is a shift."""
-        return self._counts[id(operation)] == 1 and (
-            not with_shift or self._new_biases or linear_folding.has_bias(inside_time(operation))
+        layer = inside_time(operation)
+        return (
+            self._counts[id(operation)] == 1
+            and (self._constrained or not constraints_of(layer))
+            and (not with_shift or self._new_biases or linear_folding.has_bias(layer))
         )
 
     def before(self, graph: Graph, call: Call, given: AffineMap) -> Before | None:
@@ -179,6 +186,8 @@ class Absorbers:
             return f"{name} reads it, which is no linear layer that could take it up"
         if self._counts[id(reader.operation)] != 1:
             return f"{name} reads it, which is called several times with the same weights"
+        if not self._constrained and constraints_of(layer):
+            return f"{name} reads it, whose {constraints_of(layer)[0]} its weights must obey"
         if not self.may_change(reader.operation, with_shift=bool(np.any(given.shift))):
             return f"{name} reads it, which has no bias that could take up the shift"
         if not self._takes(reader, AffineMap(given.scale, np.zeros_like(given.shift))):

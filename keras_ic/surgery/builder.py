@@ -249,8 +249,13 @@ class _Builder:
             if dtype.quantization_mode is not None:
                 # The layer is quantized, what it reads is not: "int8_from_float32" names both.
                 dtype = dtype.name.rpartition("_from_")[2]
+            assert insertion.rate is not None
             ic = IndependentComponent(
-                insertion.rate, axis=insertion.axis, name=insertion.name, dtype=dtype
+                insertion.rate,
+                axis=insertion.axis,
+                name=insertion.name,
+                dtype=dtype,
+                seed=insertion.seed,
             )
             self.parts.ics[id(insertion)] = (insertion, ic)
         return self.parts.ics[id(insertion)][1]

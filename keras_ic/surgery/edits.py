@@ -84,17 +84,21 @@ class Insertion:
 
     Attributes:
         name: Its name.
-        rate: Its rate.
+        rate: Its rate; None until the policy has been asked.
         axis: Its channel axis.
         layer: The (first) weight layer that it stands before.
         tensor: The tensor of the given model that it reads.
+        seed: That of the dropout in whose place it stands.
+        why: Why it has a rate of its own.
     """
 
     name: str
-    rate: float
+    rate: float | None
     axis: int
     layer: Any
     tensor: Any
+    seed: int | None = None
+    why: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

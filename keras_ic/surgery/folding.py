@@ -69,12 +69,14 @@ class Scope:
         dropout: Whether dropout leaves too.
         activations: Whether a ReLU may get bounds of each channel's own.
         new_biases: Whether layers may get a bias.
+        constrained: Whether weights may change that a constraint holds.
     """
 
     kinds: tuple[Any, ...]
     dropout: bool
     activations: bool
     new_biases: bool
+    constrained: bool
 
 
 FOR_INFERENCE = Scope(
@@ -82,9 +84,14 @@ FOR_INFERENCE = Scope(
     dropout=True,
     activations=True,
     new_biases=True,
+    constrained=True,
 )
 FOR_TRAINING = Scope(
-    (layers.BatchNormalization,), dropout=False, activations=False, new_biases=True
+    (layers.BatchNormalization,),
+    dropout=False,
+    activations=False,
+    new_biases=True,
+    constrained=False,
 )
 
 
@@ -136,7 +143,7 @@ def reason_to_keep(layer, call: Call) -> str:
 
 def fold_exactly(edits: Edits, scope: Scope) -> None:
     """Decides for every normalization of the scope, in the model and the models in it, so that the
-    function stays.
+    function stays; what has been decided before stays as it is.
     """
     _Folding(edits, scope).run()
 
@@ -145,12 +152,16 @@ class _Folding:
     def __init__(self, edits: Edits, scope: Scope):
         self.edits = edits
         self.scope = scope
-        self.absorbers = Absorbers(edits, scope.activations, scope.new_biases, self._merges)
+        self.absorbers = Absorbers(
+            edits, scope.activations, scope.new_biases, scope.constrained, self._merges
+        )
         self._pending: dict[int, AffineMap] = {}
 
     def run(self) -> None:
         root = self.edits.graph
         for graph, call, _ in root.walk():
+            if call.key in self.edits.folds:
+                continue
             if affine_layer(call.operation, self.scope) is not None:
                 fold = self._decide(graph, call)
                 self.edits.folds[call.key] = fold
@@ -182,7 +193,7 @@ class _Folding:
     def _merges(self, after: Call, given: AffineMap) -> bool:
         """Whether the call is of a normalization that takes the map up."""
         layer = affine_layer(after.operation, self.scope)
-        if layer is None or reason_to_keep(layer, after):
+        if layer is None or reason_to_keep(layer, after) or after.key in self.edits.folds:
             return False
         return given.axes <= {channel_axis_of(after)}
 

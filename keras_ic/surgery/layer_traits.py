@@ -31,6 +31,7 @@ class Effect(enum.Enum):
     CONCATENATION = "puts tensors side by side"
     NORMALIZATION = "normalizes"
     DISTRIBUTION = "makes shares that sum to 1"
+    LOOKUP = "takes its input as indices or names"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +155,16 @@ TRAITS = (
         layers.RMSNormalization,
     ),
     *_all(Effect.DISTRIBUTION, layers.Softmax),
+    *_all(
+        Effect.LOOKUP,
+        layers.Embedding,
+        layers.CategoryEncoding,
+        layers.IntegerLookup,
+        layers.StringLookup,
+        layers.TextVectorization,
+        layers.Hashing,
+        layers.HashedCrossing,
+    ),
 )
 # The op nodes of `keras.ops` have no public classes; `x + y` is an `Add`.
 OPERATIONS = {
@@ -234,6 +245,15 @@ def is_linear(layer) -> bool:
         type(layer) in WEIGHT_LAYERS
         and layer.quantization_mode is None
         and not getattr(layer, "lora_enabled", False)
+    )
+
+
+def constraints_of(layer) -> list[str]:
+    """The names of the constraints that hold weights of the layer."""
+    return sorted(
+        name
+        for name, value in vars(layer).items()
+        if name.endswith("_constraint") and value is not None
     )
 
 
@@ -321,6 +341,31 @@ def moved_axes(call: Call) -> list[int] | None:
         return [0, *call.operation.dims]
     rank, axes = len(call.outputs[0].shape), call.operation.axes
     return [axis % rank for axis in (axes if axes is not None else range(rank)[::-1])]
+
+
+def gives_distribution(call: Call) -> bool:
+    """Whether the outputs of the call are shares that sum to 1: a softmax, be it fused."""
+    if effect_of(call) is Effect.DISTRIBUTION:
+        return True
+    activation = getattr(inside_time(call.operation), "activation", None)
+    return activation is keras.activations.softmax
+
+
+def dropout_of(call: Call) -> layers.Dropout | None:
+    """The Dropout that the call is of, if it drops single values, in training alone."""
+    layer = call.operation
+    is_stock = isinstance(layer, layers.Dropout) and type(layer).call is layers.Dropout.call
+    return layer if is_stock and is_plain(call) and layer.noise_shape is None else None
+
+
+def is_noise(call: Call) -> bool:
+    """Whether the call adds noise in training: a dropout of any kind."""
+    quiet = (layers.Identity, layers.ActivityRegularization, layers.Activation)
+    return (
+        is_identity_at_inference(call)
+        and not isinstance(call.operation, quiet)
+        and getattr(call.operation, "rate", 1) != 0
+    )
 
 
 def keeps_shifts(call: Call) -> bool:

@@ -2,16 +2,23 @@
 none.
 """
 
+import dataclasses
+from typing import Any
+
 import keras
 
 from keras_ic.surgery.edits import Edits, Insertion, Reading, taken_names, unique_name
+from keras_ic.surgery.flow import Flow
 from keras_ic.surgery.graph import Call, Graph
 from keras_ic.surgery.layer_traits import (
     WEIGHT_LAYERS,
+    Effect,
     channels_first,
+    dropout_of,
+    effect_of,
     is_ic,
     is_identity_at_inference,
-    is_learned,
+    is_noise,
     is_reshape,
     is_shape_step,
     is_zero_padding,
@@ -20,6 +27,11 @@ from keras_ic.surgery.layer_traits import (
     unwrap,
 )
 from keras_ic.surgery.policy import Policy, Site
+
+READS_INPUT = (
+    "reads an input of the model, taken as raw data; where another model feeds it,"
+    " `skip_first=False`"
+)
 
 
 def is_weight_layer(operation, policy: Policy) -> bool:
@@ -36,10 +48,9 @@ def place_ics(edits: Edits, policy: Policy) -> dict[int, str]:
     the key of the call, why some get none.
     """
     root = edits.graph
-    flow = _Flow(edits)
-    flow.run(root, [(True, False)] * len(root.inputs))
+    flow = Flow(edits)
     reasons: dict[int, str] = {}
-    shared: dict[tuple[int, int], Insertion] = {}
+    shared: dict[tuple, Insertion] = {}
     for graph, call, _ in root.walk():
         if not is_weight_layer(call.operation, policy):
             continue
@@ -48,27 +59,25 @@ def place_ics(edits: Edits, policy: Policy) -> dict[int, str]:
             continue
         for given in _data_inputs(call):
             tensor = edits.source(graph, given)
-            reason = _reason_for_none(tensor, flow, policy)
-            own_axis = _own_axis(call.operation, len(tensor.shape))
-            anchor, steps, axis = _climb(graph, tensor, own_axis, edits)
-            if not reason and not has_channels(anchor, axis):
-                reason = (
-                    f"its input of shape {tuple(anchor.shape)} has no channel axis of a known size"
-                )
+            spot = _spot(graph, tensor, _own_axis(call.operation, len(tensor.shape)), edits)
+            reason = _reason_for_none(call, tensor, flow, policy) or _reason_of_shape(spot)
             if reason:
                 reasons[call.key] = reason
                 continue
-            key = (id(anchor), axis)
+            key = (id(spot.anchor), spot.axis, id(spot.noise))
             insertion = shared.get(key) if policy.share else None
             if insertion is None:
-                insertion = shared[key] = Insertion("", 0.0, axis, call.operation, anchor)
+                insertion = shared[key] = Insertion(
+                    "", spot.rate, spot.axis, call.operation, spot.anchor, spot.seed, spot.why
+                )
                 edits.insertions.append(insertion)
-            edits.readings[call.key, id(given)] = Reading(insertion, steps)
+            edits.readings[call.key, id(given)] = Reading(insertion, spot.steps)
     taken = taken_names(root)
     for index, insertion in enumerate(edits.insertions):
         insertion.name = unique_name(f"{insertion.layer.name}_ic", taken)
-        depth = index / max(len(edits.insertions) - 1, 1)
-        insertion.rate = policy.rate_at(Site(insertion.layer, index, depth))
+        if insertion.rate is None:
+            depth = index / max(len(edits.insertions) - 1, 1)
+            insertion.rate = policy.rate_at(Site(insertion.layer, index, depth))
     return reasons
 
 
@@ -91,13 +100,28 @@ def _flat(structure) -> list:
     return [leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, keras.KerasTensor)]
 
 
-def _reason_for_none(tensor, flow: "_Flow", policy: Policy) -> str:
+def _reason_for_none(call: Call, tensor, flow: Flow, policy: Policy) -> str:
     if id(tensor) in flow.covered:
         return "has an IC layer already"
     if "float" not in tensor.dtype:
         return f"its input is of dtype {tensor.dtype}"
+    if effect_of(call) is Effect.LOOKUP:
+        return "it takes its input as indices, which no IC may change"
     if policy.skip_first and id(tensor) in flow.raw:
-        return "reads the raw input"
+        return READS_INPUT
+    if id(tensor) in flow.distributions:
+        return (
+            "its input is a softmax, shares that sum to 1, which BatchNorm and dropout would undo"
+        )
+    return ""
+
+
+def _reason_of_shape(spot: "_Spot") -> str:
+    if not has_channels(spot.anchor, spot.axis):
+        shape = tuple(spot.anchor.shape)
+        return f"its input of shape {shape} has no channel axis of a known size"
+    if spot.anchor.shape[spot.axis] == 1:
+        return "its input has a single channel, all of which dropout would hide"
     return ""
 
 
@@ -105,21 +129,61 @@ def _own_axis(operation, rank: int) -> int:
     return 1 + time_axes(operation) if channels_first(unwrap(operation)) and rank > 2 else -1
 
 
-def _climb(graph: Graph, tensor, axis: int, edits: Edits):
-    """The tensor before the shape-only steps that end in `tensor`, those steps in their order, and
-    the channel axis there.
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Spot:
+    """Where an IC layer goes.
+
+    Attributes:
+        anchor: The tensor that it reads.
+        axis: The channel axis there.
+        steps: What stays between it and the weight layer, in the order in which it runs.
+        rate, seed: Those of the dropout in whose place it stands; a rate of 0 before a dropout that
+            stays; None where the policy says the rate.
+        noise: The dropout that made the difference.
+        why: That in words.
+    """
+
+    anchor: Any
+    axis: int
+    steps: tuple[Call, ...]
+    rate: float | None = None
+    seed: int | None = None
+    noise: Any = None
+    why: str = ""
+
+
+def _spot(graph: Graph, tensor, axis: int, edits: Edits) -> _Spot:
+    """The place before the shape-only steps and the dropouts that end in `tensor`.
+
+    BatchNorm goes before a dropout that is there already, as after it the variance would not be
+    that of inference. Where the two are adjacent, one IC layer does the work of both.
     """
     steps: list[Call] = []
     while True:
         call = graph.producer(tensor)
-        if call is None or not is_shape_step(call):
-            return tensor, tuple(steps), axis
+        if call is None or not (is_shape_step(call) or is_identity_at_inference(call)):
+            break
         producer = edits.source(graph, call.inputs[0])
-        producer_axis = axis if is_zero_padding(call) else _channel_axis(graph, producer)
-        if not has_channels(producer, producer_axis):
-            return tensor, tuple(steps), axis
+        keeps_axis = is_zero_padding(call) or is_identity_at_inference(call)
+        producer_axis = axis if keeps_axis else _channel_axis(graph, producer)
+        if not has_channels(producer, producer_axis) or (
+            producer.shape[producer_axis] == 1 and not keeps_axis
+        ):
+            break
         tensor, axis = producer, producer_axis
         steps.insert(0, call)
+    noises = [step for step in steps if is_noise(step)]
+    if not noises:
+        # Nothing is won by going before an Identity.
+        while steps and is_identity_at_inference(steps[0]):
+            tensor = steps.pop(0).outputs[0]
+        return _Spot(tensor, axis, tuple(steps))
+    first = noises[0].operation
+    if len(noises) == 1 and steps[0] is noises[0] and dropout_of(noises[0]) is not None:
+        why = f"takes over {first.name} (Dropout {first.rate:g})"
+        return _Spot(tensor, axis, tuple(steps[1:]), first.rate, first.seed, first, why)
+    why = f"before {first.name} ({type(first).__name__}), which is its dropout"
+    return _Spot(tensor, axis, tuple(steps), 0.0, None, first, why)
 
 
 def _channel_axis(graph: Graph, tensor) -> int:
@@ -154,46 +218,3 @@ def _channel_axis(graph: Graph, tensor) -> int:
 def _from_end(axis: int, rank: int) -> int:
     """The axis, the last one as -1."""
     return -1 if axis == rank - 1 else axis
-
-
-class _Flow:
-    """Which tensors are raw (nothing learned lies between them and the model's inputs), and which
-    an IC layer has just treated (are covered).
-
-    A model that is called several times may get both sorts of tensors: its inner tensors are raw if
-    they are so in any call, and covered only if they are so in every call.
-    """
-
-    def __init__(self, edits: Edits):
-        self.edits = edits
-        self.raw: set[int] = set()
-        self.covered: set[int] = set()
-        self._uncovered: set[int] = set()
-
-    def run(self, graph: Graph, inputs: list[tuple[bool, bool]]) -> list[tuple[bool, bool]]:
-        """Marks the tensors of the graph, given for each of its inputs whether it is `(raw,
-        covered)`; returns the same of its outputs.
-        """
-        states = {id(tensor): state for tensor, state in zip(graph.inputs, inputs, strict=True)}
-        for call in graph.calls:
-            child = graph.child(call)
-            if child is not None:
-                outputs = self.run(
-                    child, [states.get(id(tensor), (True, False)) for tensor in graph.passed(call)]
-                )
-            else:
-                raw = all(states[id(tensor)][0] for tensor in call.inputs) and not is_learned(
-                    call.operation
-                )
-                passes = (
-                    is_shape_step(call)
-                    or is_identity_at_inference(call)
-                    or self.edits.is_bypassed(call)
-                )
-                covered = is_ic(call.operation) or (passes and states[id(call.inputs[0])][1])
-                outputs = [(raw, covered)] * len(call.outputs)
-            states.update(zip(map(id, call.outputs), outputs, strict=True))
-        self.raw |= {key for key, (raw, _) in states.items() if raw}
-        self._uncovered |= {key for key, (_, covered) in states.items() if not covered}
-        self.covered = (self.covered | set(states)) - self._uncovered
-        return [states[id(tensor)] for tensor in graph.outputs]

@@ -120,6 +120,7 @@ class Plan:
             for reading in readings.get(call.key, ()):
                 name, rate = reading.insertion.name, reading.insertion.rate
                 result = f"IC {name} (rate {rate:g}) before it"
+                result += f"; {reading.insertion.why}" if reading.insertion.why else ""
                 result = f"shares {name}" if name in named else result
                 named.add(name)
                 self.changes.append(Change(path, kind, "ic", result, name, rate))

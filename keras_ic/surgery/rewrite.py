@@ -8,6 +8,7 @@ import keras
 
 from keras_ic.surgery.builder import build
 from keras_ic.surgery.edits import Edits, Fold, FoldDecision
+from keras_ic.surgery.flow import Flow
 from keras_ic.surgery.folding import (
     FOR_TRAINING,
     affine_layer,
@@ -31,6 +32,11 @@ from keras_ic.surgery.placement import is_weight_layer, place_ics
 from keras_ic.surgery.plan_report import Plan
 from keras_ic.surgery.policy import Policy, Site, checked_policy
 from keras_ic.utils.keras_internals import sublayers
+
+ON_INPUT = (
+    "stays: it standardizes an input of the model, and no IC would take its place; with"
+    " `skip_first=False` one does"
+)
 
 
 def plan(
@@ -68,7 +74,9 @@ def plan(
         normalization: `"remove"`: the BatchNormalization layers leave. `"keep"`: they stay.
             Defaults to `"remove"`. Other normalizations stay.
         skip_first: Boolean, whether weight layers that read the raw input get no IC layer. The
-            input is raw until it has gone through something learned. Defaults to `True`.
+            input is raw until it has gone through something learned. A BatchNormalization on it
+            stays, as nothing would take its place. For a part that another model feeds, say
+            `False`. Defaults to `True`.
         skip: Function of a weight layer that returns True where it is to get no IC layer. Defaults
             to `None`: none is left out.
         weight_layers: Tuple of further classes of layers that count as weight layers. Defaults to
@@ -103,7 +111,7 @@ def plan(
     )
     plan = keras_ic.plan(model)
     assert [change.layer for change in plan.changes] == ["conv1", "bn1", "conv2"]
-    assert plan.skipped[0].reason == "no IC: reads the raw input"
+    assert plan.skipped[0].reason.startswith("no IC: reads an input of the model")
     ```
 
     References:
@@ -235,13 +243,20 @@ def rewrite(
 def _take_out_normalizations(edits: Edits, policy: Policy) -> None:
     """Decides for every BatchNormalization of the model and of the models in it."""
     root = edits.graph
+    if policy.normalization == "remove" and policy.skip_first:
+        raw = Flow(edits).raw
+        for _, call, _ in root.walk():
+            if is_batch_normalization(call.operation) and id(call.inputs[0]) in raw:
+                edits.folds[call.key] = Fold(
+                    FoldDecision.KEPT, channel_axis_of(call), reason=ON_INPUT
+                )
     if policy.normalization == "remove" and policy.weights == "preserve":
         scope = dataclasses.replace(FOR_TRAINING, new_biases=policy.bias == "repair")
         fold_exactly(edits, scope)
     else:
         for _, call, _ in root.walk():
             layer = affine_layer(call.operation, FOR_TRAINING)
-            if layer is None:
+            if layer is None or call.key in edits.folds:
                 continue
             reason = reason_to_keep(layer, call)
             if policy.normalization == "keep":

@@ -8,6 +8,7 @@ from keras import layers
 import keras_ic
 from keras_ic.surgery.inspection import inspect
 from keras_ic.surgery.layer_traits import inside_time
+from keras_ic.surgery.placement import READS_INPUT
 from tests.surgery import models
 
 
@@ -29,7 +30,7 @@ def test_plan_of_a_small_network():
     }
     assert rows(plan, "normalization") == {"bn1": "removed", "bn2": "removed"}
     assert rows(plan, "bias") == {"conv1": "gets a bias", "conv2": "gets a bias"}
-    assert reasons(plan) == {"conv1": "no IC: reads the raw input"}
+    assert reasons(plan) == {"conv1": f"no IC: {READS_INPUT}"}
     assert json.loads(json.dumps(plan.to_dict()))["parameters"] == {
         "before": model.count_params(),
         "after": keras_ic.rewrite(model).count_params(),
@@ -107,7 +108,7 @@ def test_raw_input_reaches_through_preprocessing_padding_and_nested_models():
     ):
         x = layer(x)
     plan = keras_ic.plan(keras.Model(inputs, x))
-    assert reasons(plan)["inner/inner1"] == "no IC: reads the raw input"
+    assert reasons(plan)["inner/inner1"] == f"no IC: {READS_INPUT}"
     assert list(rows(plan, "ic")) == ["inner/inner2", "end"]
     assert list(rows(keras_ic.plan(keras.Model(inputs, x), skip_first=False), "ic")) == [
         "inner/inner1",
@@ -334,7 +335,7 @@ def test_an_ic_inside_time_distributed_is_not_doubled():
     model = keras.Sequential([keras.Input((5, 6)), *stack])
     plan = keras_ic.plan(model)
     assert plan.changes == [] and reasons(plan) == {
-        "stem": "no IC: reads the raw input",
+        "stem": f"no IC: {READS_INPUT}",
         "end": "no IC: has an IC layer already",
     }
     assert [row.state for row in inspect(model) if row.layer == "timed"] == [

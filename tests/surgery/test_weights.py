@@ -42,7 +42,7 @@ def absorbed(model):
     """What becomes of each normalization, without the reasons."""
     return {
         change.layer: change.result.split(":")[0]
-        for change in keras_ic.plan(model, weights="preserve").changes
+        for change in keras_ic.plan(model, weights="preserve", skip_first=False).changes
         if change.kind == "normalization"
     }
 
@@ -117,7 +117,7 @@ def test_a_mere_scale_goes_through_padding_into_the_layer_behind(layer):
     normalization.gamma.assign([0.5, 2.0, 3.0, 0.1])
     normalization.moving_variance.assign([0.5, 2.0, 3.0, 0.1])
     assert absorbed(model) == {"bn": "folded into linear"}
-    new = keras_ic.rewrite(model, weights="preserve")
+    new = keras_ic.rewrite(model, weights="preserve", skip_first=False)
     models.assert_same_function(model, new, tolerance=1e-5)
     assert len(new.get_layer("linear").weights) == len(model.get_layer("linear").weights)
 
