@@ -46,6 +46,20 @@ def build(edits: Edits) -> keras.Model:
     return new
 
 
+def check_copies(edits: Edits) -> None:
+    """Raises the error of `build` for a layer of a class of the user's own that cannot be built
+    anew, so that a plan promises nothing that the builder refuses.
+    """
+    seen: set[int] = set()
+    for graph, call, _ in edits.graph.walk():
+        layer = call.operation
+        if isinstance(layer, keras.layers.Layer) and id(layer) not in seen:
+            seen.add(id(layer))
+            own = (type(part).__module__.split(".")[0] for part in sublayers(layer))
+            if graph.child(call) is None and set(own) - {"keras", "keras_ic"}:
+                copy_layer(layer, {}, _copy_model)
+
+
 def _copy_model(model: keras.Model) -> keras.Model:
     """A model with the same graph, and new weights."""
     return _Builder(Edits(read(model), "fresh")).model_of_all()

@@ -5,7 +5,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_ic.surgery.builder import build
+from keras_ic.surgery.builder import build, check_copies
 from keras_ic.surgery.edits import Edits, FoldDecision
 from keras_ic.surgery.folding import (
     FOR_INFERENCE,
@@ -30,7 +30,7 @@ def plan_fold(model: keras.Model) -> Plan:
         rows, `plan.to_dict()` is the same as JSON values.
 
     Raises:
-        ValueError: For a subclassed or unbuilt model.
+        ValueError: As `fold`.
 
     Example:
 
@@ -58,7 +58,11 @@ def plan_fold(model: keras.Model) -> Plan:
     """
     edits = Edits(read_to_change(model), "preserve")
     fold_exactly(edits, FOR_INFERENCE)
-    return Plan(edits, _reasons_to_stay(edits))
+    check_copies(edits)
+    plan = Plan(edits, _reasons_to_stay(edits))
+    if not plan.changes:
+        plan.notes.append("Nothing to fold: `fold` gives an equal copy.")
+    return plan
 
 
 def fold(model: keras.Model) -> keras.Model:
@@ -83,11 +87,12 @@ def fold(model: keras.Model) -> keras.Model:
         model: A Sequential or Functional model, built, with its moving statistics set.
 
     Returns:
-        A new model: a Sequential for a Sequential, a Functional for a Functional.
+        A new model: a Sequential for a Sequential, a Functional for a Functional. Where there is
+        nothing to fold, an equal copy.
 
     Raises:
-        ValueError: For a subclassed or unbuilt model, one in which there is nothing to fold, and
-            one with a layer that cannot be built anew from its configuration.
+        ValueError: For a subclassed or unbuilt model, and one with a layer that cannot be built
+            anew from its configuration.
 
     Warns:
         UserWarning: For moving statistics that are as initialized: the network has not been
@@ -124,13 +129,6 @@ def fold(model: keras.Model) -> keras.Model:
           normalization
     """
     plan = plan_fold(model)
-    if not plan.changes:
-        reasons = "".join(f"; {skip.layer} {skip.reason}" for skip in plan.skipped)
-        raise ValueError(
-            "The model has no IC, BatchNormalization or dropout layer that could be folded, so"
-            f" that it is as fast as it gets; use it as it is. Received: model {model.name!r} (of"
-            f" type {type(model).__name__}){reasons}"
-        )
     untrained = _untrained(plan.edits)
     if untrained:
         more = f" and {len(untrained) - 3} more" if len(untrained) > 3 else ""

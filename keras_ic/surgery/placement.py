@@ -11,11 +11,13 @@ from keras_ic.surgery.edits import Edits, Insertion, Reading, taken_names, uniqu
 from keras_ic.surgery.flow import Flow
 from keras_ic.surgery.graph import Call, Graph
 from keras_ic.surgery.layer_traits import (
+    NORMALIZATIONS,
     WEIGHT_LAYERS,
     Effect,
     channels_first,
     dropout_of,
     effect_of,
+    is_batch_normalization,
     is_ic,
     is_identity_at_inference,
     is_noise,
@@ -32,6 +34,7 @@ READS_INPUT = (
     "reads an input of the model, taken as raw data; where another model feeds it,"
     " `skip_first=False`"
 )
+READS_INDICES = "it takes its input as indices, which no IC may change"
 
 
 def is_weight_layer(operation, policy: Policy) -> bool:
@@ -57,7 +60,7 @@ def place_ics(edits: Edits, policy: Policy) -> dict[int, str]:
         if policy.skip is not None and policy.skip(call.operation):
             reasons[call.key] = "skip= says so"
             continue
-        for given in _data_inputs(call):
+        for given in data_inputs(call):
             tensor = edits.source(graph, given)
             spot = _spot(graph, tensor, _own_axis(call.operation, len(tensor.shape)), edits)
             reason = _reason_for_none(call, tensor, flow, policy) or _reason_of_shape(spot)
@@ -81,16 +84,40 @@ def place_ics(edits: Edits, policy: Policy) -> dict[int, str]:
     return reasons
 
 
+def notes_on_batches(edits: Edits) -> list[str]:
+    """What to know of a network that is without BatchNorm on purpose, perhaps."""
+    ways_out = "BatchNorm couples the examples of a batch; `skip=` and `rate=` are the ways out."
+    if not edits.insertions:
+        return []
+    kinds = [type(unwrap(call.operation)) for _, call, _ in edits.graph.walk()]
+    if not any(issubclass(kind, NORMALIZATIONS) for kind in kinds):
+        return [f"The network has no normalization, perhaps on purpose. {ways_out}"]
+    places = {id(insertion.tensor): insertion for insertion in edits.insertions}
+    for _, call, _ in edits.graph.walk():
+        normalizes = isinstance(unwrap(call.operation), NORMALIZATIONS)
+        for tensor in call.outputs if normalizes else ():
+            if id(tensor) in places and not is_batch_normalization(call.operation):
+                name, reader = call.operation.name, places[id(tensor)].layer.name
+                return [
+                    f"Right after {name} ({type(call.operation).__name__}), as before {reader}, an"
+                    f" IC normalizes once more. {ways_out}"
+                ]
+    return []
+
+
 def has_channels(tensor, axis: int) -> bool:
     """Whether `axis` of the tensor is an axis other than the batch, of a size that is known."""
     rank = len(tensor.shape)
     return rank >= 2 and -rank < axis < rank and axis != 0 and tensor.shape[axis] is not None
 
 
-def _data_inputs(call: Call) -> list:
+def data_inputs(call: Call) -> list:
     """The tensors that a weight layer works on: positional arguments before keyword ones, each
     once.
     """
+    if isinstance(unwrap(call.operation), keras.layers.RNN):
+        # The others are states.
+        return _flat([*call.args[:1], call.kwargs.get("sequences")])[:1]
     positional = {id(tensor) for argument in call.args for tensor in _flat(argument)}
     chosen = [tensor for tensor in call.inputs if id(tensor) in positional] or list(call.inputs)
     return list({id(tensor): tensor for tensor in chosen}.values())
@@ -106,7 +133,7 @@ def _reason_for_none(call: Call, tensor, flow: Flow, policy: Policy) -> str:
     if "float" not in tensor.dtype:
         return f"its input is of dtype {tensor.dtype}"
     if effect_of(call) is Effect.LOOKUP:
-        return "it takes its input as indices, which no IC may change"
+        return READS_INDICES
     if policy.skip_first and id(tensor) in flow.raw:
         return READS_INPUT
     if id(tensor) in flow.distributions:

@@ -6,15 +6,19 @@ from typing import Any
 
 import keras
 
-from keras_ic.layers.channel_affine import ChannelAffine
+from keras_ic.layers.channel_affine import ChannelAffine, ChannelClip
 from keras_ic.surgery.edits import Edits, Fold, FoldDecision
+from keras_ic.surgery.folding import FOR_INFERENCE
 from keras_ic.surgery.graph import Call, Graph, class_to_build
 from keras_ic.surgery.layer_traits import (
     WEIGHT_LAYERS,
+    Effect,
+    effect_of,
     equations_of,
     inside_time,
     is_batch_normalization,
     is_ic,
+    is_op_node,
     unwrap,
 )
 from keras_ic.surgery.linear_folding import has_bias, multiplications, size_of_new_bias
@@ -69,6 +73,8 @@ class Plan:
         flops: `(before, after)`, floating-point operations of inference on one sample: a
             multiplication and an addition are two; weight layers and normalizations are counted;
             sizes that the model leaves open count as 1.
+        is_flops_exact: Whether no size is open, and no layer is left out of the count.
+        notes: List of sentences on the model as a whole.
         edits: The `Edits` that the builder carries out.
     """
 
@@ -78,6 +84,7 @@ class Plan:
         self.edits = edits
         self.changes: list[Change] = []
         self.skipped: list[Skip] = []
+        self.notes: list[str] = []
         self._fill(reasons)
         _, lost = class_to_build(self.model)
         if lost:
@@ -89,6 +96,7 @@ class Plan:
         before = self.model.count_params()
         self.parameters = (before, before + _added_parameters(edits))
         self.flops = (_flops(edits.graph, None), _flops(edits.graph, edits))
+        self.is_flops_exact = all(_is_counted(call) for _, call, _ in edits.graph.walk())
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON values."""
@@ -97,7 +105,12 @@ class Plan:
             "changes": [dataclasses.asdict(change) for change in self.changes],
             "skipped": [dataclasses.asdict(skip) for skip in self.skipped],
             "parameters": {"before": self.parameters[0], "after": self.parameters[1]},
-            "flops": {"before": self.flops[0], "after": self.flops[1]},
+            "flops": {
+                "before": self.flops[0],
+                "after": self.flops[1],
+                "exact": self.is_flops_exact,
+            },
+            "notes": self.notes,
         }
 
     def __str__(self) -> str:
@@ -105,9 +118,11 @@ class Plan:
             (row.layer, row.type, f"- {row.reason}") for row in self.skipped
         ]
         (old, new), (old_flops, new_flops) = self.parameters, self.flops
-        footer = f"parameters {old:,} -> {new:,}; FLOPs a sample {old_flops:,} -> {new_flops:,}"
+        least = "" if self.is_flops_exact else " at least"
+        flops = f"FLOPs a sample{least} {old_flops:,} -> {new_flops:,}"
         cells = text_table.text(("Layer", "Type", "What becomes of it"), rows)
-        return f"{self.model.name}\n{cells}\n{footer}"
+        footer = f"parameters {old:,} -> {new:,}; {flops}"
+        return "\n".join([self.model.name, cells, footer, *self.notes])
 
     def _fill(self, reasons: dict[int, str]) -> None:
         edits, biased = self.edits, dict(self.edits.biased)
@@ -222,6 +237,19 @@ def _flops(graph: Graph, edits: Edits | None) -> int:
             if id(insertion.tensor) in own
         )
     return total
+
+
+def _is_counted(call: Call) -> bool:
+    """Whether the count holds all that the call computes with weights or matrices: no size is
+    open, and it is not a layer such as an LSTM.
+    """
+    layer = unwrap(call.operation)
+    known = (*WEIGHT_LAYERS, *FOR_INFERENCE.kinds, ChannelClip, keras.Model)
+    if isinstance(layer, known):
+        return not any(size is None for given in call.inputs for size in given.shape[1:])
+    if not isinstance(layer, keras.layers.Layer):
+        return not is_op_node(layer, "Matmul", "Einsum", "Dot", "Tensordot")
+    return not layer.weights or effect_of(call) is Effect.LOOKUP
 
 
 def _weight_layer_flops(call: Call) -> int:

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+from keras import layers
 
-from keras_ic.surgery.builder import build
+from keras_ic.layers.channel_affine import ChannelAffine, ChannelClip
+from keras_ic.surgery.builder import build, check_copies
 from keras_ic.surgery.edits import Edits, Fold, FoldDecision
 from keras_ic.surgery.flow import Flow
 from keras_ic.surgery.folding import (
@@ -19,6 +21,8 @@ from keras_ic.surgery.folding import (
 from keras_ic.surgery.graph import Call, Graph, is_readable, read_to_change
 from keras_ic.surgery.layer_traits import (
     NORMALIZATIONS,
+    Effect,
+    effect_of,
     has_linear_activation,
     inside_time,
     is_batch_normalization,
@@ -28,7 +32,13 @@ from keras_ic.surgery.layer_traits import (
     unwrap,
 )
 from keras_ic.surgery.linear_folding import has_bias
-from keras_ic.surgery.placement import is_weight_layer, place_ics
+from keras_ic.surgery.placement import (
+    READS_INDICES,
+    data_inputs,
+    is_weight_layer,
+    notes_on_batches,
+    place_ics,
+)
 from keras_ic.surgery.plan_report import Plan
 from keras_ic.surgery.policy import Policy, Site, checked_policy
 from keras_ic.utils.keras_internals import sublayers
@@ -137,8 +147,11 @@ def plan(
         )
     edits = Edits(graph, policy.weights)
     _take_out_normalizations(edits, policy)
+    check_copies(edits)
     reasons = {key: f"no IC: {reason}" for key, reason in place_ics(edits, policy).items()}
-    return Plan(edits, {**reasons, **_reasons_to_stay(edits, policy)})
+    plan = Plan(edits, {**reasons, **_reasons_to_stay(edits, policy)})
+    plan.notes += notes_on_batches(edits)
+    return plan
 
 
 def rewrite(
@@ -232,10 +245,10 @@ def rewrite(
     if not decided.changes:
         rewritten = any(is_ic(call.operation) for _, call, _ in decided.edits.graph.walk())
         state = "is in IC form already" if rewritten else "has nothing that could be changed"
-        reasons = "; ".join(f"{skip.layer}: {skip.reason}" for skip in decided.skipped)
+        shown = [f"{skip.layer}: {skip.reason}" for skip in decided.skipped[:2]]
         raise ValueError(
-            f"The model {state}, so that there is nothing to rewrite. Received: model"
-            f" {model.name!r}, with {reasons}"
+            f"The model {state}, so that there is nothing to rewrite; `keras_ic.plan` says why of"
+            f" each layer. Received: model {model.name!r} with {'; '.join(shown)}"
         )
     return build(decided.edits)
 
@@ -324,6 +337,7 @@ def _reasons_to_stay(edits: Edits, policy: Policy) -> dict[int, str]:
     """Why layers with weights stay that are no weight layers, by the key of their first call."""
     reasons: dict[int, str] = {}
     seen: set[int] = set()
+    flow = Flow(edits)
     for graph, call, _ in edits.graph.walk():
         layer = call.operation
         known = (
@@ -332,14 +346,15 @@ def _reasons_to_stay(edits: Edits, policy: Policy) -> dict[int, str]:
             or is_weight_layer(layer, policy)
         )
         if id(layer) not in seen and not known:
-            reason = _reason_to_stay(layer)
+            reason = _reason_to_stay(call, flow, policy)
             if reason:
                 reasons[call.key] = reason
         seen.add(id(layer))
     return reasons
 
 
-def _reason_to_stay(layer) -> str:
+def _reason_to_stay(call: Call, flow: Flow, policy: Policy) -> str:
+    layer = call.operation
     if not isinstance(layer, keras.layers.Layer) or not layer.weights or is_ic(layer):
         return ""
     if is_readable(layer):
@@ -358,7 +373,17 @@ def _reason_to_stay(layer) -> str:
         else 0
     )
     also = f", nor do the {hidden} BatchNormalization in it leave" if hidden else ""
-    return (
+    if isinstance(inner, (layers.PReLU, ChannelAffine, ChannelClip)):
+        return "stays: it has one weight a channel or place, and mixes none"
+    if effect_of(call) is Effect.LOOKUP:
+        return f"no IC: {READS_INDICES}"
+    reason = (
         f"no IC{also}: not known as a weight layer, and what happens to its weights inside cannot"
-        " be seen; `weight_layers=` puts an IC before it"
+        " be seen"
     )
+    tensor = data_inputs(call)[0]
+    if "float" not in tensor.dtype or id(tensor) in flow.covered:
+        return reason
+    raw = policy.skip_first and id(tensor) in flow.raw
+    more = " with `skip_first=False`" if raw else ""
+    return f"{reason}; `weight_layers=`{more} puts an IC before it"
