@@ -13,11 +13,13 @@ from keras import layers
 
 from keras_ic.surgery import linear_folding
 from keras_ic.surgery.affine_map import AffineMap, clip_bounds, moved_after, moved_before
-from keras_ic.surgery.edits import Absorption, Clip, Edits
+from keras_ic.surgery.edits import Absorption, Clip, Edits, FoldDecision
 from keras_ic.surgery.graph import Call, Graph
 from keras_ic.surgery.layer_traits import (
+    Effect,
     channel_axis,
     constraints_of,
+    effect_of,
     has_linear_activation,
     inside_time,
     is_linear,
@@ -28,13 +30,25 @@ from keras_ic.surgery.layer_traits import (
 )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class Before:
-    """The linear layer before a map, what it absorbs, and the ReLU between, if there is one."""
+    """What stands before a map and takes it up.
 
-    operation: Any
-    absorption: Absorption
-    clip: Clip | None
+    Attributes:
+        absorptions: What linear layers absorb: one, or one for each branch of a concatenation.
+        clips: The ReLUs between.
+        affines: What affines that stay take up, as scale and shift by the key of their call.
+    """
+
+    absorptions: list[Absorption] = dataclasses.field(default_factory=list)
+    clips: list[Clip] = dataclasses.field(default_factory=list)
+    affines: list[tuple[Call, np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
+
+    @property
+    def targets(self) -> tuple:
+        """The layers that take it up."""
+        affines = (call.operation for call, _, _ in self.affines)
+        return (*(operation for operation, _ in self.absorptions), *affines)
 
 
 @dataclasses.dataclass(eq=False)
@@ -96,23 +110,73 @@ class Absorbers:
         )
 
     def before(self, graph: Graph, call: Call, given: AffineMap) -> Before | None:
-        """The linear layer before a map, with nothing between that the map could not pass, nor
-        anything else that reads what would change.
+        """What stands before a map, with nothing between that the map could not pass, nor anything
+        else that reads what would change.
         """
-        tensor, clip = call.inputs[0], None
+        found = Before()
+        return found if self._search(graph, call.inputs[0], given, None, found) else None
+
+    def _search(
+        self, graph: Graph, tensor, given: AffineMap, clip: Clip | None, found: Before
+    ) -> bool:
+        """Whether what computes `tensor` takes the map up; notes it in `found`."""
         while graph.is_read_once(tensor):
             producer = graph.producer(tensor)
             if producer is None:
-                return None
+                return False
             moved = given if self.edits.is_bypassed(producer) else moved_before(producer, given)
             if moved is None and self._can_clip(producer, given, clip):
                 bounds = clip_bounds(producer.operation) if is_plain(producer) else None
                 clip = clip_of(producer, bounds, given, is_fused=False) if bounds else None
                 moved = given if clip is not None else None
             if moved is None:
-                return self._linear_before(producer, given, clip)
+                return (
+                    self._take_into_branches(graph, producer, given, clip, found)
+                    or self._take_into_affine(producer, given, clip, found)
+                    or self._take_into_linear(producer, given, clip, found)
+                )
             tensor, given = producer.inputs[0], moved
-        return None
+        return False
+
+    def _take_into_branches(
+        self, graph: Graph, call: Call, given: AffineMap, clip: Clip | None, found: Before
+    ) -> bool:
+        """Whether every branch of a concatenation takes up its part."""
+        if effect_of(call) is not Effect.CONCATENATION:
+            return False
+        axis = call.operation.axis % len(call.outputs[0].shape)
+        sizes = [tensor.shape[axis] for tensor in call.inputs]
+        if not given.axes <= {axis} or None in sizes:
+            return False
+        vectors = given.vectors(sum(sizes))
+        ends = np.cumsum(sizes)[:-1]
+        if clip is not None:
+            found.clips.append(clip)
+        for tensor, *part in zip(call.inputs, *(np.split(v, ends) for v in vectors), strict=True):
+            piece = AffineMap.along(axis, len(tensor.shape), *part)
+            # One ReLU on the way is enough.
+            if not self._search(graph, tensor, piece, clip, found):
+                return False
+        if clip is not None:
+            found.clips = list({id(each): each for each in found.clips}.values())
+        return True
+
+    def _take_into_affine(
+        self, call: Call, given: AffineMap, clip: Clip | None, found: Before
+    ) -> bool:
+        """Whether the call is of an affine that stays, before a ReLU, and takes the map up."""
+        fold = self.edits.folds.get(call.key)
+        if (
+            clip is None
+            or fold is None
+            or fold.scale is None
+            or fold.decision not in (FoldDecision.AFFINE, FoldDecision.KEPT)
+            or not given.axes <= {fold.axis}
+        ):
+            return False
+        found.affines.append((call, *given.vectors(fold.scale.size)))
+        found.clips.append(clip)
+        return True
 
     def after(self, graph: Graph, call: Call, given: AffineMap) -> After:
         """Everything that reads a map, through what it can pass."""
@@ -145,26 +209,32 @@ class Absorbers:
             and not np.any(given.scale < 0)
         )
 
-    def _linear_before(self, producer: Call, given: AffineMap, clip: Clip | None) -> Before | None:
-        layer, ahead = inside_time(producer.operation), time_axes(producer.operation)
-        if not is_linear(layer) or not is_plain(producer):
-            return None
-        rank = len(producer.outputs[0].shape)
+    def _take_into_linear(
+        self, call: Call, given: AffineMap, clip: Clip | None, found: Before
+    ) -> bool:
+        """Whether the call is of a linear layer that takes the map up."""
+        layer, ahead = inside_time(call.operation), time_axes(call.operation)
+        if not is_linear(layer) or not is_plain(call):
+            return False
+        rank = len(call.outputs[0].shape)
         axis = channel_axis(layer, rank - ahead)
         fused = False
-        if not has_linear_activation(layer) and self._can_clip(producer, given, clip):
+        if not has_linear_activation(layer) and self._can_clip(call, given, clip):
             bounds = clip_bounds(layer.activation)
-            clip = clip_of(producer, bounds, given, is_fused=True) if bounds else None
+            clip = clip_of(call, bounds, given, is_fused=True) if bounds else None
             fused = clip is not None
         if (
             not given.axes <= {axis + ahead}
-            or id(producer.operation) in self.edits.unfused
-            or not self.may_change(producer.operation, bool(np.any(given.shift)))
+            or id(call.operation) in self.edits.unfused
+            or not self.may_change(call.operation, bool(np.any(given.shift)))
             or not linear_folding.takes_output(layer, axis, rank - ahead, fused)
         ):
-            return None
-        vectors = given.vectors(producer.outputs[0].shape[axis + ahead])
-        return Before(producer.operation, into_output(producer.operation, *vectors), clip)
+            return False
+        vectors = given.vectors(call.outputs[0].shape[axis + ahead])
+        found.absorptions.append(into_output(call.operation, *vectors))
+        if clip is not None:
+            found.clips.append(clip)
+        return True
 
     def _takes(self, reader: Call, given: AffineMap) -> bool:
         layer, ahead = inside_time(reader.operation), time_axes(reader.operation)

@@ -14,7 +14,7 @@ from keras_ic.surgery.graph import Call, Graph, class_to_build, read
 from keras_ic.surgery.layer_copy import copy_layer, copy_operation
 from keras_ic.surgery.layer_traits import WEIGHT_LAYERS, inside_time, time_axes
 from keras_ic.surgery.linear_folding import bias_changes
-from keras_ic.surgery.weights import Parts, transfer
+from keras_ic.surgery.weights import Parts, paired_weights, transfer
 from keras_ic.utils.keras_internals import (
     is_read,
     producer_of,
@@ -297,3 +297,6 @@ def _set_trainable(parts: Parts) -> None:
         if isinstance(old, keras.layers.Layer):
             for old_part, new_part in zip(sublayers(old), sublayers(new), strict=True):
                 new_part.trainable = old_part.trainable
+            for given, taken in paired_weights(old, new):
+                if given.trainable != taken.trainable:
+                    taken.trainable = given.trainable

@@ -36,7 +36,7 @@ from keras import layers
 
 from keras_ic.layers.channel_affine import ChannelAffine
 from keras_ic.layers.independent_component import IndependentComponent
-from keras_ic.surgery.absorbers import Absorbers, clip_of, into_output
+from keras_ic.surgery.absorbers import Absorbers, Before, clip_of, into_output
 from keras_ic.surgery.affine_map import AffineMap, clip_bounds
 from keras_ic.surgery.edits import Edits, Fold, FoldDecision
 from keras_ic.surgery.graph import Call, Graph
@@ -165,7 +165,6 @@ class _Folding:
             if affine_layer(call.operation, self.scope) is not None:
                 fold = self._decide(graph, call)
                 self.edits.folds[call.key] = fold
-                self._add_biases(fold)
             elif (
                 self.scope.dropout
                 and is_identity_at_inference(call)
@@ -181,13 +180,27 @@ class _Folding:
             if decided is not None and decided.decision is FoldDecision.SHIFT:
                 self._carry(graph, call, decided)
 
-    def _add_biases(self, fold: Fold) -> None:
-        absorbing = [operation for operation, _ in fold.absorptions]
-        if fold.decision in (FoldDecision.THROUGH_ACTIVATION, FoldDecision.SIGNS_AFTER):
-            absorbing = absorbing[:1]  # The others take signs alone.
-        if fold.decision is not FoldDecision.SHIFT and np.any(fold.shift):
-            self.edits.biased.update(
-                {id(made): made for made in absorbing if not has_bias(inside_time(made))}
+    def _add_biases(self, absorptions, shift) -> None:
+        """Gives a bias to the layers that absorb a shift and have none."""
+        for operation, _ in absorptions if np.any(shift) else ():
+            if not has_bias(inside_time(operation)):
+                self.edits.biased[id(operation)] = operation
+
+    def _change(self, before: Before, shift) -> None:
+        """Notes what becomes of the ReLUs and the affines between, and the biases."""
+        self._add_biases(before.absorptions, shift)
+        for clip in before.clips:
+            self.edits.clips[clip.call.key] = clip
+            if clip.is_fused:
+                self.edits.unfused.add(id(clip.call.operation))
+        for call, scale, moved in before.affines:
+            fold = self.edits.folds[call.key]
+            self.edits.folds[call.key] = dataclasses.replace(
+                fold,
+                decision=FoldDecision.AFFINE,
+                scale=scale * fold.scale,
+                shift=scale * fold.shift + moved,
+                reason=fold.reason.removeprefix("stays: "),
             )
 
     def _merges(self, after: Call, given: AffineMap) -> bool:
@@ -215,14 +228,11 @@ class _Folding:
                 FoldDecision.REMOVED, axis, scale, shift, reason="the identity at inference"
             )
         before = self.absorbers.before(graph, call, whole)
-        if before is not None and before.clip is None:
+        if before is not None and not before.clips:
+            self._change(before, shift)
+            absorptions = tuple(before.absorptions)
             return Fold(
-                FoldDecision.INTO_BEFORE,
-                axis,
-                scale,
-                shift,
-                (before.operation,),
-                absorptions=(before.absorption,),
+                FoldDecision.INTO_BEFORE, axis, scale, shift, before.targets, "", absorptions
             )
         after = self.absorbers.after(graph, call, whole)
         if not after.reason:
@@ -231,6 +241,7 @@ class _Folding:
             targets = [operation for operation, _ in after.layers]
             targets += [other.operation for other, _ in after.normalizations]
             decision = FoldDecision.INTO_AFTER if after.layers else FoldDecision.MERGED
+            self._add_biases(after.absorptions, shift)
             return Fold(decision, axis, scale, shift, tuple(targets), absorptions=after.absorptions)
         return self._with_signs_after(graph, call, axis, whole) or self._split(
             graph, call, axis, whole, after.reason, given
@@ -247,8 +258,7 @@ class _Folding:
         )
         if before is None:
             return None
-        absorptions: tuple = (before.absorption,)
-        targets: tuple = (before.operation,)
+        absorptions, targets = tuple(before.absorptions), before.targets
         if np.any(sign < 0):
             after = self.absorbers.after(graph, call, AffineMap(sign, np.zeros_like(sign)))
             if after.reason or after.normalizations:
@@ -256,11 +266,9 @@ class _Folding:
             absorptions = (*absorptions, *after.absorptions)
             targets = (*targets, *(operation for operation, _ in after.layers))
         decision = FoldDecision.SIGNS_AFTER
-        if before.clip is not None:
+        if before.clips:
             decision = FoldDecision.THROUGH_ACTIVATION
-            self.edits.clips[before.clip.call.key] = before.clip
-            if before.clip.is_fused:
-                self.edits.unfused.add(id(before.operation))
+        self._change(before, shift)
         return Fold(decision, axis, scale, shift, targets, absorptions=absorptions)
 
     def _split(

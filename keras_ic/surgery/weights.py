@@ -43,15 +43,21 @@ def transfer(edits: Edits, parts: Parts) -> None:
         _start_as_before(edits, parts)
 
 
+def paired_weights(old, new) -> list[tuple]:
+    """The weights of a layer, each with that of the copy which has its path; a copy may have more.
+
+    Some layers order their weights anew once they are built: quantized ones, for one.
+    """
+    for key in (lambda weight: weight.path, lambda weight: weight.name):
+        by_key = {key(weight): weight for weight in new.weights}
+        if len(by_key) == len(new.weights) and all(key(weight) in by_key for weight in old.weights):
+            return [(weight, by_key[key(weight)]) for weight in old.weights]
+    return list(zip(old.weights, new.weights, strict=True))
+
+
 def _copy(old, new) -> None:
-    if len(old.weights) == len(new.weights):
-        for given, taken in zip(old.weights, new.weights, strict=True):
-            _assign(taken, given)
-        return
-    # The layer got a bias: its other weights have their old names.
-    by_name = {weight.name: weight for weight in new.weights}
-    for given in old.weights:
-        _assign(by_name[given.name], given)
+    for given, taken in paired_weights(old, new):
+        _assign(taken, given)
 
 
 def _assign(taken, given) -> None:
@@ -61,14 +67,17 @@ def _assign(taken, given) -> None:
 
 
 def _copy_preprocessing(old, new) -> None:
-    """What preprocessing layers know of the data is not learned, and is copied always."""
+    """What preprocessing layers know of the data is not learned, and is copied always, as the
+    layers themselves save and load it.
+    """
     for given, taken in zip(sublayers(old), sublayers(new), strict=True):
-        if isinstance(given, layers.Normalization) and given.built:
-            for source, target in zip(given.weights, taken.weights, strict=True):
-                _assign(target, source)
-            if given.input_mean is None:
-                taken.finalize_state()
-        elif hasattr(given, "save_assets") and hasattr(taken, "load_assets"):
+        if not (hasattr(given, "adapt") or hasattr(given, "save_assets")):
+            continue
+        store: dict = {}
+        given.save_own_variables(store)
+        if store:
+            taken.load_own_variables({key: np.array(value) for key, value in store.items()})
+        if hasattr(given, "save_assets"):
             with tempfile.TemporaryDirectory() as folder:
                 given.save_assets(folder)
                 taken.load_assets(folder)

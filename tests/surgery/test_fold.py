@@ -370,6 +370,52 @@ def test_a_shared_ic_layer_with_calls_of_its_own_fates():
     assert sum(isinstance(layer, ChannelAffine) for layer in folded(model).layers) == 1
 
 
+@pytest.mark.parametrize("concatenate", [layers.Concatenate(), keras.ops.concatenate])
+def test_every_branch_of_a_concatenation_takes_its_part(concatenate):
+    inputs = keras.Input((8, 8, 3))
+    branches = [
+        layers.Conv2D(2, 1, use_bias=False, name="a")(inputs),
+        layers.Dropout(0.1)(layers.Conv2D(3, 3, padding="same", name="b")(inputs)),
+        layers.MaxPooling2D(1)(layers.Conv2D(4, 1, activation="relu", name="c")(inputs)),
+    ]
+    for count, left in ((2, set()), (3, {ChannelClip})):
+        if isinstance(concatenate, layers.Layer):
+            x = layers.Concatenate()(branches[:count])
+        else:
+            x = keras.ops.concatenate(branches[:count], axis=-1)
+        model = keras.Model(
+            inputs, keras.ops.tanh(layers.BatchNormalization(name="bn")(x)), name="branches"
+        )
+        new = folded(model)
+        assert {ChannelAffine, ChannelClip} & kinds(new) == left
+        assert results(model)["bn"].startswith("folded into " + ", ".join("abc"[:count]))
+
+
+def test_a_branch_that_cannot_take_its_part_keeps_all_where_it_is():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Concatenate()([layers.Conv2D(2, 1, name="a")(inputs), keras.ops.tanh(inputs)])
+    model = keras.Model(inputs, keras.ops.tanh(layers.BatchNormalization(name="bn")(x)))
+    new = folded(model)
+    assert new.get_layer("bn_affine").use_scale and len(results(model)) == 1
+
+
+def test_both_forms_of_a_network_fold_to_the_same_count():
+    """What is left before a ReLU takes up the shift that an IC after it leaves."""
+    inputs = keras.Input((9, 8))
+    x = layers.Conv1D(8, 3, padding="same", name="stem")(inputs)
+    for block in "ab":
+        y = layers.ReLU()(layers.BatchNormalization(name=f"{block}_bn1")(x))
+        y = layers.Conv1D(8, 3, padding="same")(y)
+        y = layers.ReLU()(layers.BatchNormalization(name=f"{block}_bn2")(y))
+        x = layers.Add()([x, layers.Conv1D(8, 3, padding="same")(y)])
+    model = scatter(keras.Model(inputs, layers.Conv1D(2, 1)(x)), 0, 0, 0)
+    rewritten = keras_ic.rewrite(model, weights="preserve")
+    keras_ic.calibrate(rewritten, models.sample(model, batch=16), verbose=0)
+    given, ours = keras_ic.fold(model), keras_ic.fold(rewritten)
+    models.assert_same_function(model, ours, 1e-5)
+    assert len(ours.layers) == len(given.layers)
+
+
 def test_normalizations_in_a_row_merge():
     inputs = keras.Input((6, 6, 3))
     x = layers.BatchNormalization(name="one")(keras.ops.tanh(inputs))
