@@ -86,6 +86,16 @@ class _Builder:
             self.parts.models[id(graph.model)] = (graph.model, new)
         return self.parts.models[id(graph.model)][1]
 
+    def _called(self, call: Call, child: Graph):
+        """What calls the new model: itself, or the `TimeDistributed` around it."""
+        old, model = call.operation, self.model(child)
+        if old is child.model:
+            return model
+        if id(old) not in self.parts.models:
+            new = type(old)(model, name=old.name, dtype=old.dtype_policy)
+            self.parts.models[id(old)] = (old, new)
+        return self.parts.models[id(old)][1]
+
     def _functional(self, graph: Graph):
         values: dict[int, Any] = {}
         for tensor in graph.inputs:
@@ -166,7 +176,9 @@ class _Builder:
                 )
             else:
                 child = graph.child(call)
-                operation = self.model(child) if child is not None else self._layer(call.operation)
+                operation = (
+                    self._layer(call.operation) if child is None else self._called(call, child)
+                )
                 args, kwargs = _replace_tensors(
                     call, lambda tensor, call=call: reading(call, tensor)
                 )

@@ -68,9 +68,9 @@ class Graph:
                 self._consumers.setdefault(id(tensor), []).append(call)
         self.children: dict[int, Graph] = {}
         for call in self.calls:
-            inner = call.operation
-            if is_readable(inner) and id(inner) not in self.children:
-                self.children[id(inner)] = graphs.get(id(inner)) or Graph(inner, graphs)
+            inner = model_called(call)
+            if inner is not None and id(call.operation) not in self.children:
+                self.children[id(call.operation)] = graphs.get(id(inner)) or Graph(inner, graphs)
 
     def producer(self, tensor) -> Call | None:
         """The call that computes `tensor`; None for an input of the model."""
@@ -210,6 +210,19 @@ def read_to_change(model: keras.Model) -> Graph:
             key: child for key, child in graph.children.items() if key not in in_training
         }
     return root
+
+
+def model_called(call: Call) -> Any:
+    """The model that the call runs through its graph, be it at each step of a `TimeDistributed`;
+    else None.
+
+    Where the number of steps is open, Keras runs all steps in one, and nothing may be learned or
+    drawn in it.
+    """
+    inner = call.operation
+    if type(inner) is keras.layers.TimeDistributed and call.inputs[0].shape[1] is not None:
+        inner = inner.layer
+    return inner if is_readable(inner) else None
 
 
 def is_readable(operation) -> bool:

@@ -224,9 +224,9 @@ def _channel_axis(graph: Graph, tensor) -> int:
             return -1
         child = graph.child(call)
         if child is not None:
-            return _channel_axis(
-                child, child.outputs[[id(output) for output in call.outputs].index(id(tensor))]
-            )
+            place = [id(output) for output in call.outputs].index(id(tensor))
+            axis = _channel_axis(child, child.outputs[place])
+            return axis + time_axes(call.operation) if axis >= 0 else axis
         layer = unwrap(call.operation)
         order = moved_axes(call)
         if order is not None:

@@ -19,6 +19,7 @@ from keras_ic.surgery.layer_traits import (
     is_batch_normalization,
     is_ic,
     is_op_node,
+    time_axes,
     unwrap,
 )
 from keras_ic.surgery.linear_folding import has_bias, multiplications, size_of_new_bias
@@ -214,7 +215,8 @@ def _flops(graph: Graph, edits: Edits | None) -> int:
     for call in graph.calls:
         child = graph.child(call)
         if child is not None:
-            total += _flops(child, edits)
+            steps = call.inputs[0].shape[1] if time_axes(call.operation) else 1
+            total += steps * _flops(child, edits)
         elif (
             is_batch_normalization(call.operation)
             or is_ic(call.operation)
@@ -222,8 +224,8 @@ def _flops(graph: Graph, edits: Edits | None) -> int:
         ):
             fold = edits.folds.get(call.key) if edits else None
             decision = fold.decision if fold else FoldDecision.KEPT
-            steps = {FoldDecision.KEPT: 2, FoldDecision.AFFINE: 2, FoldDecision.SHIFT: 1}
-            total += steps.get(decision, 0) * _size(call.outputs[0])
+            each = {FoldDecision.KEPT: 2, FoldDecision.AFFINE: 2, FoldDecision.SHIFT: 1}
+            total += each.get(decision, 0) * _size(call.outputs[0])
         elif isinstance(call.operation, keras.layers.Layer):
             total += _weight_layer_flops(call)
             if edits and id(call.operation) in edits.biased:

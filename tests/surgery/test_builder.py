@@ -398,6 +398,53 @@ def test_a_layer_that_stays_elsewhere_keeps_its_name_there():
     ]
 
 
+def video(trainable=True):
+    """A model of frames at each step of a sequence: the commonest form of a video network."""
+    frame = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, use_bias=False, name="conv1"),
+            layers.BatchNormalization(name="bn"),
+            layers.ReLU(name="relu"),
+            layers.Conv2D(4, 3, name="conv2"),
+            layers.GlobalAveragePooling2D(name="pool"),
+        ],
+        name="frame",
+    )
+    frame.get_layer("conv2").trainable = trainable
+    inputs = keras.Input((5, 8, 8, 3))
+    x = layers.TimeDistributed(frame, name="timed")(inputs)
+    return models.randomize(keras.Model(inputs, layers.Dense(2, name="end")(layers.GRU(4)(x))))
+
+
+def test_a_model_inside_time_distributed():
+    model = video(trainable=False)
+    unchanged = models.Unchanged(model)
+    plan = keras_ic.plan(model, weights="preserve")
+    new = keras_ic.rewrite(model, weights="preserve")
+    unchanged.check()
+    models.assert_same_function(model, new)
+    assert new.count_params() == plan.parameters[1]
+    frame = new.get_layer("timed").layer
+    assert [layer.name for layer in frame.layers] == ["conv1", "relu", "conv2_ic", "conv2", "pool"]
+    assert not frame.get_layer("conv2").trainable and frame.get_layer("conv1").trainable
+    changed = {change.layer: change.result for change in plan.changes}
+    assert changed["timed/bn"] == "folded into conv1"
+    assert plan.flops[0] > 5 * 2 * 6 * 6 * 4 * 27  # Five frames.
+
+    new = keras_ic.rewrite(video(), weights="preserve")
+    frame = new.get_layer("timed").layer
+    new.compile("sgd", "mse", jit_compile=False)
+    before = frame.get_layer("conv2_ic").moving_mean.numpy()
+    x = models.sample(model, batch=4)
+    assert np.isfinite(new.train_on_batch(x, np.zeros((4, 2))))
+    assert np.abs(frame.get_layer("conv2_ic").moving_mean.numpy() - before).max() > 0
+
+    folded = keras_ic.fold(new)
+    models.assert_same_function(new, folded, 1e-5)
+    assert not models.ics(folded)
+
+
 def test_shared_layers_and_shared_nested_models_stay_shared():
     inner = keras.Sequential(
         [
