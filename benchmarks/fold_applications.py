@@ -26,7 +26,6 @@ from benchmarks.rewrite_applications import (
     seconds,
     shown,
 )
-from keras_ic.surgery import plan_fold
 from tests.surgery.models import batch_normalizations, ics, settle
 
 HEADER = [
@@ -60,7 +59,9 @@ def check(name: str) -> list:
     took = seconds(lambda: folded.append(keras_ic.fold(ic_model)))
     difference = relative_difference(ic_model(x, training=False), folded[-1](x, training=False))
     left = sum(len(batch_normalizations(made)) + len(ics(made)) for made in folded)
-    changes = [change for change in plan_fold(ic_model).changes if change.kind != "activation"]
+    changes = [
+        change for change in keras_ic.plan_fold(ic_model).changes if change.kind != "activation"
+    ]
     kept = sum("becomes" in change.result or "stays" in change.result for change in changes)
     return [
         name,

@@ -30,7 +30,7 @@ import numpy as np
 from keras import layers, ops
 
 import keras_ic
-from keras_ic.surgery.graph import sublayers
+from keras_ic.utils.keras_internals import sublayers
 
 BACKEND = keras.backend.backend()
 MODES = {

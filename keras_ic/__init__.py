@@ -7,7 +7,7 @@ from keras_ic.calibration import calibrate, recalibrate
 from keras_ic.independence import IndependenceMonitor, measure
 from keras_ic.layers.independent_component import IC, IndependentComponent
 from keras_ic.recalibration import Recalibration
-from keras_ic.surgery import fold, plan, rewrite
+from keras_ic.surgery import fold, plan, plan_fold, rewrite
 from keras_ic.uncertainty import predict_with_uncertainty
 from keras_ic.version import __version__
 
@@ -23,6 +23,7 @@ __all__ = [
     "fold",
     "measure",
     "plan",
+    "plan_fold",
     "predict_with_uncertainty",
     "recalibrate",
     "rewrite",

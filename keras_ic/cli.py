@@ -274,12 +274,12 @@ def _checked_output(
 
 
 def _inspect(arguments) -> None:
-    from keras_ic.surgery import report
+    from keras_ic.surgery import inspection
 
     _checked_output("-o", arguments.output, arguments.model)
     model = saving.load_model(arguments.model)
-    _write_json(arguments.output, [dataclasses.asdict(row) for row in report.inspect(model)])
-    print(report.text(model))
+    _write_json(arguments.output, [dataclasses.asdict(row) for row in inspection.inspect(model)])
+    print(inspection.text(model))
 
 
 def _measure(arguments) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_ic.surgery.graph import is_readable, read
-from keras_ic.surgery.kinds import (
+from keras_ic.surgery.layer_traits import (
     WEIGHT_LAYERS,
     ZERO_PADDING,
     channels_first,

@@ -11,8 +11,8 @@ from keras_ic.independence.activations import Sample, paddings, paths, watched_l
 from keras_ic.independence.advice import advise
 from keras_ic.independence.report import Input, Report, Shift
 from keras_ic.independence.running_covariance import RunningCovariance
-from keras_ic.surgery.absorb import as_array
-from keras_ic.surgery.kinds import WEIGHT_LAYERS, unwrap
+from keras_ic.surgery.layer_traits import WEIGHT_LAYERS, unwrap
+from keras_ic.surgery.linear_folding import as_array
 from keras_ic.utils.data_adapters import inputs_of, random_states_kept
 from keras_ic.utils.keras_internals import sublayers
 from keras_ic.utils.layer_hooks import PooledMoments, Recorder

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from keras_ic.independence import figure
-from keras_ic.surgery import table
+from keras_ic.utils import text_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Report:
             )
             for row in self.rows
         ]
-        parts = [f"{self.model}: the inputs of its weight layers", table.text(header, lines)]
+        parts = [f"{self.model}: the inputs of its weight layers", text_table.text(header, lines)]
         if self.shifts:
             shifts = [
                 (
@@ -176,12 +176,12 @@ class Report:
             ]
             parts += ["", "Variance at inference over moving variance"]
             parts += [
-                table.text(
+                text_table.text(
                     ("Layer", "Type", "Channels", "Mean", "Lowest", "Highest", "Shift"), shifts
                 )
             ]
         if self.skipped:
-            parts += ["", "Not measured", table.text(("Layer", "Reason"), self.skipped)]
+            parts += ["", "Not measured", text_table.text(("Layer", "Reason"), self.skipped)]
         if self.shifts:
             settled = ["None: the moving statistics are those of the data."]
             parts += ["", "Advice", *(f"- {line}" for line in self.advice or settled)]

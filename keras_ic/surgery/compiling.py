@@ -4,7 +4,11 @@ import warnings
 
 import keras
 
-from keras_ic.surgery.graph import compile_arguments, optimizer_anew
+from keras_ic.utils.keras_internals import (
+    compile_arguments,
+    double_with_rate,
+    learning_rate_as_given,
+)
 
 
 def compile_like(old: keras.Model, new: keras.Model) -> None:
@@ -59,3 +63,23 @@ def _warn(old: keras.Model, reason: str) -> None:
         f" {type(old).__name__}",
         stacklevel=5,
     )
+
+
+def optimizer_anew(optimizer: keras.Optimizer) -> keras.Optimizer:
+    """An optimizer of the same configuration, without state. A learning rate that is a schedule or
+    a function is the same object.
+    """
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        inner, steps = optimizer_anew(optimizer.inner_optimizer), optimizer.dynamic_growth_steps
+        return type(optimizer)(
+            inner,
+            initial_scale=optimizer.initial_scale,
+            dynamic_growth_steps=steps,
+            name=optimizer.name,
+        )
+    rate = learning_rate_as_given(optimizer)
+    if not callable(rate):
+        return type(optimizer).from_config(optimizer.get_config())
+    # Not every schedule or function has a configuration.
+    config = double_with_rate(optimizer, 0.0).get_config()
+    return type(optimizer).from_config({**config, "learning_rate": rate})

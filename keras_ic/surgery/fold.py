@@ -1,11 +1,68 @@
-"""Folding: a network for inference, without its normalizations."""
+"""Folding a model for inference, without its normalizations: `plan_fold` says what `fold` does."""
 
 import warnings
 
 import keras
+import numpy as np
 
-from keras_ic.surgery.build import build
-from keras_ic.surgery.fold_plan import plan_fold
+from keras_ic.surgery.builder import build, check_copies
+from keras_ic.surgery.edits import Edits, FoldDecision
+from keras_ic.surgery.folding import (
+    FOR_INFERENCE,
+    affine_layer,
+    fold_exactly,
+    inference_affine,
+)
+from keras_ic.surgery.graph import is_readable, read_to_change
+from keras_ic.surgery.linear_folding import as_array
+from keras_ic.surgery.plan_report import Plan
+from keras_ic.utils.keras_internals import sublayers
+
+
+def plan_fold(model: keras.Model) -> Plan:
+    """Says what `keras_ic.fold` would do to a model, without doing it.
+
+    Args:
+        model: A Sequential or Functional model, built. It is not changed.
+
+    Returns:
+        A `Plan`. `print(plan)` shows it as a table; `plan.changes` and `plan.skipped` are its
+        rows, `plan.to_dict()` is the same as JSON values.
+
+    Raises:
+        ValueError: As `fold`.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_ic
+
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(4, 3, padding="same", name="conv1"),
+            keras.layers.ReLU(name="relu1"),
+            keras_ic.IC(name="ic"),
+            keras.layers.Conv2D(5, 3, padding="same", name="conv2"),
+        ]
+    )
+    model.get_layer("ic").beta.assign([0.1, 0.2, 0.3, 0.4])  # stands for training
+    results = {change.layer: change.result for change in keras_ic.plan_fold(model).changes}
+    assert results["ic"] == "folded into conv1, through the ReLU between"
+    ```
+
+    References:
+        - [Chen et al., 2019](https://arxiv.org/abs/1905.05928), Rethinking the usage of batch
+          normalization and dropout
+    """
+    edits = Edits(read_to_change(model), "preserve")
+    fold_exactly(edits, FOR_INFERENCE)
+    check_copies(edits)
+    plan = Plan(edits, _reasons_to_stay(edits))
+    if not plan.changes:
+        plan.notes.append("Nothing to fold: `fold` gives an equal copy.")
+    return plan
 
 
 def fold(model: keras.Model) -> keras.Model:
@@ -17,24 +74,25 @@ def fold(model: keras.Model) -> keras.Model:
     quantizes and exports as every Keras model does.
 
     At inference, an IC layer is a scale and a shift of each channel. These go into the linear layer
-    before it, or into all linear layers behind it, through dropout, Flatten, Reshape, Permute,
+    before it, or into all linear layers after it, through dropout, Flatten, Reshape, Permute,
     cropping, upsampling and average pooling, through maximum pooling where no scale is below 0 or
-    the signs can go behind, and a mere scale through padding with zeros. Behind a ReLU or ReLU6
-    they go into the layer before that, and the ReLU becomes a `keras_ic.surgery.clip.Clip`, a ReLU
+    the signs can go on, and a mere scale through padding with zeros. After a ReLU or ReLU6
+    they go into the layer before that, and the ReLU becomes a `keras_ic.layers.ChannelClip`, a ReLU
     with bounds of each channel's own; so the zeros that `padding="same"` puts around the result are
-    right. Where only the scale can leave, a `keras_ic.surgery.affine.Affine` adds the shift; where
+    right. Where only the scale can leave, a `keras_ic.layers.ChannelAffine` adds the shift; where
     nothing can, as at a scale of 0 that no layer before takes up, it scales too. What was done to
-    which layer, and why, can be read with `print(keras_ic.surgery.plan_fold(model))`.
+    which layer, and why, can be read with `print(keras_ic.plan_fold(model))`.
 
     Args:
         model: A Sequential or Functional model, built, with its moving statistics set.
 
     Returns:
-        A new model: a Sequential for a Sequential, a Functional for a Functional.
+        A new model: a Sequential for a Sequential, a Functional for a Functional. Where there is
+        nothing to fold, an equal copy.
 
     Raises:
-        ValueError: For a subclassed or unbuilt model, one in which there is nothing to fold, and
-            one with a layer that cannot be built anew from its configuration.
+        ValueError: For a subclassed or unbuilt model, and one with a layer that cannot be built
+            anew from its configuration.
 
     Warns:
         UserWarning: For moving statistics that are as initialized: the network has not been
@@ -71,21 +129,52 @@ def fold(model: keras.Model) -> keras.Model:
           normalization
     """
     plan = plan_fold(model)
-    if not plan.changes:
-        reasons = "".join(f"; {skip.layer} {skip.reason}" for skip in plan.skipped)
-        raise ValueError(
-            "The model has no IC, BatchNormalization or dropout layer that could be folded, so"
-            f" that it is as fast as it gets; use it as it is. Received: model {model.name!r} (of"
-            f" type {type(model).__name__}){reasons}"
-        )
-    if plan.untrained:
-        shown = ", ".join(plan.untrained[:3]) + (
-            f" and {len(plan.untrained) - 3} more" if len(plan.untrained) > 3 else ""
-        )
+    untrained = _untrained(plan.edits)
+    if untrained:
+        more = f" and {len(untrained) - 3} more" if len(untrained) > 3 else ""
         warnings.warn(
             "Moving statistics are as initialized, so that the model is folded as if it had never"
             " seen data: train it, load its weights, or call `keras_ic.recalibrate(model, data)`"
-            f" first. Received: model {model.name!r} with {shown}",
+            f" first. Received: model {model.name!r} with {', '.join(untrained[:3])}{more}",
             stacklevel=2,
         )
-    return build(plan)
+    return build(plan.edits)
+
+
+def _reasons_to_stay(edits: Edits) -> dict[int, str]:
+    """Why layers stay that have normalizations inside, by the key of their first call."""
+    reasons: dict[int, str] = {}
+    seen: set[int] = set()
+    for graph, call, _ in edits.graph.walk():
+        layer = call.operation
+        new = id(layer) not in seen and isinstance(layer, keras.layers.Layer)
+        seen.add(id(layer))
+        if not new or call.key in edits.folds or graph.child(call) is not None:
+            continue
+        hidden = sum(affine_layer(part) is not None for part in sublayers(layer))
+        if hidden:
+            why = (
+                "called with training=True"
+                if is_readable(layer)
+                else "what happens inside cannot be seen"
+            )
+            reasons[call.key] = f"stays, and the {hidden} normalizations in it: {why}"
+    return reasons
+
+
+def _untrained(edits: Edits) -> list[str]:
+    """The paths of the normalizations that fold with moving statistics as initialized, although
+    they are not identities as after `rewrite(..., weights="preserve")`.
+    """
+    found = []
+    for _, call, path in edits.graph.walk():
+        layer, fold = affine_layer(call.operation), edits.folds.get(call.key)
+        if fold is None or fold.decision is FoldDecision.KEPT:
+            continue
+        if not hasattr(layer, "moving_variance"):
+            continue
+        seen = as_array(layer.moving_mean).any() or (as_array(layer.moving_variance) != 1).any()
+        scale, shift = inference_affine(layer)
+        if not seen and (np.any(np.abs(scale - 1) > 1e-6) or np.any(shift)):
+            found.append(path)
+    return found

@@ -1,17 +1,19 @@
-"""A read-only view of a Sequential or Functional model as calls with producers and consumers.
-
-Keras has no public way to walk a graph, so every private name of Keras that the rewriting needs
-stands in this file.
-"""
+"""A read-only view of a Sequential or Functional model as calls with producers and consumers."""
 
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import keras
-from keras.src.models.functional import Functional, functional_like_constructor
-from keras.src.saving.serialization_lib import SafeModeScope
 
+from keras_ic.utils.keras_internals import (
+    Functional,
+    compile_arguments,
+    functional_like_constructor,
+    functional_of,
+    nodes_in_order,
+    producer_of,
+)
 from keras_ic.utils.validation import checked_model
 
 
@@ -43,13 +45,12 @@ class Graph:
         self.model = model
         self.is_sequential = isinstance(model, keras.Sequential)
         # A Sequential holds the Functional that runs it.
-        functional = model._functional if self.is_sequential else model
+        functional = functional_of(model) if self.is_sequential else model
         self.input_struct = functional.input
         self.output_struct = functional.output
         self.inputs = tuple(functional.inputs)
         self.outputs = tuple(functional.outputs)
         self.output_ids = {id(tensor) for tensor in self.outputs}
-        order = {id(operation): index for index, operation in enumerate(functional.operations)}
         self.calls = [
             Call(
                 node.operation,
@@ -58,11 +59,7 @@ class Graph:
                 tuple(node.input_tensors),
                 tuple(node.outputs),
             )
-            # A layer may have nodes in other models too; these are the model's own, deepest first,
-            # as its `call` runs them, and within a depth in the order of its layers.
-            for _, nodes in sorted(functional._nodes_by_depth.items(), reverse=True)
-            for node in sorted(nodes, key=lambda node: order[id(node.operation)])
-            if not node.is_input
+            for node in nodes_in_order(functional)
         ]
         self._producers = {id(tensor): call for call in self.calls for tensor in call.outputs}
         self._consumers: dict[int, list[Call]] = {}
@@ -71,9 +68,9 @@ class Graph:
                 self._consumers.setdefault(id(tensor), []).append(call)
         self.children: dict[int, Graph] = {}
         for call in self.calls:
-            inner = call.operation
-            if is_readable(inner) and id(inner) not in self.children:
-                self.children[id(inner)] = graphs.get(id(inner)) or Graph(inner, graphs)
+            inner = model_called(call)
+            if inner is not None and id(call.operation) not in self.children:
+                self.children[id(call.operation)] = graphs.get(id(inner)) or Graph(inner, graphs)
 
     def producer(self, tensor) -> Call | None:
         """The call that computes `tensor`; None for an input of the model."""
@@ -82,6 +79,10 @@ class Graph:
     def consumers(self, tensor) -> list[Call]:
         """The calls that read `tensor`, one entry a reading."""
         return self._consumers.get(id(tensor), [])
+
+    def is_read_once(self, tensor) -> bool:
+        """Whether one call reads `tensor`, and the model does not give it out."""
+        return len(self.consumers(tensor)) == 1 and id(tensor) not in self.output_ids
 
     def child(self, call: Call) -> "Graph | None":
         """The graph of the model that `call` calls; None where it calls a layer or an operation."""
@@ -98,8 +99,13 @@ class Graph:
             if isinstance(child.input_struct, dict):
                 given = {name: given.get(name) for name in child.input_struct}
             else:
-                given = [given.get(input_operation(tensor).name) for tensor in child.inputs]
+                given = [given.get(producer_of(tensor).name) for tensor in child.inputs]
         return keras.tree.flatten(given)
+
+    @property
+    def input_names(self) -> set[str]:
+        """The names of the model's inputs."""
+        return {producer_of(tensor).name for tensor in self.inputs}
 
     @property
     def is_told_by_names(self) -> bool:
@@ -127,6 +133,32 @@ class Graph:
                 yield from child.walk(f"{path}/", seen)
 
 
+def class_to_build(model: keras.Model) -> tuple[Any, list[str]]:
+    """The class to build a copy of the model with, and the methods of the model's own class that
+    the copy would not have.
+
+    A class of the user's own is kept where it can be constructed from inputs and outputs, or a
+    Sequential from a list of layers.
+    """
+    kind: Any = type(model)
+    stock = keras.Sequential if isinstance(model, keras.Sequential) else keras.Model
+    if stock is keras.Sequential:
+        is_kept = kind.__init__ is keras.Sequential.__init__
+    else:
+        is_kept = functional_like_constructor(kind)
+    if is_kept:
+        return kind, []
+    own = [each for each in kind.__mro__ if not each.__module__.startswith(("keras.", "builtins"))]
+    lost = {
+        name
+        for each in own
+        for name in vars(each)
+        if not name.startswith("_") and hasattr(stock, name) and callable(getattr(stock, name))
+        if getattr(kind, name) is not getattr(stock, name)
+    }
+    return stock, sorted(lost - {"from_config", "get_config"})
+
+
 def read(model: keras.Model) -> Graph:
     """The graph of a model, or one clear error that says why it has none."""
     checked_model(model)
@@ -134,7 +166,7 @@ def read(model: keras.Model) -> Graph:
     if (
         isinstance(model, keras.Sequential)
         and type(model).call is keras.Sequential.call
-        and model._functional is None
+        and functional_of(model) is None
     ):
         raise ValueError(
             "The Sequential model is not built, so that the shapes of its tensors are unknown:"
@@ -180,106 +212,23 @@ def read_to_change(model: keras.Model) -> Graph:
     return root
 
 
+def model_called(call: Call) -> Any:
+    """The model that the call runs through its graph, be it at each step of a `TimeDistributed`;
+    else None.
+
+    Where the number of steps is open, Keras runs all steps in one, and nothing may be learned or
+    drawn in it.
+    """
+    inner = call.operation
+    if type(inner) is keras.layers.TimeDistributed and call.inputs[0].shape[1] is not None:
+        inner = inner.layer
+    return inner if is_readable(inner) else None
+
+
 def is_readable(operation) -> bool:
     """Whether it is a model whose `call` is the run through its graph, and nothing else."""
     if isinstance(operation, keras.Sequential):
-        return type(operation).call is keras.Sequential.call and operation._functional is not None
+        return (
+            type(operation).call is keras.Sequential.call and functional_of(operation) is not None
+        )
     return isinstance(operation, Functional) and type(operation).call is Functional.call
-
-
-def input_operation(tensor):
-    """The `InputLayer` behind an input of a model."""
-    return tensor._keras_history.operation
-
-
-def functional_class(model: keras.Model):
-    """The class to build a Functional model anew with: the model's own where its constructor is
-    `(inputs, outputs, name=...)`.
-    """
-    return type(model) if functional_like_constructor(type(model)) else keras.Model
-
-
-def is_graph_constructed(model: keras.Model) -> bool:
-    """Whether the class of a Sequential can be constructed from a list of layers."""
-    return type(model).__init__ is keras.Sequential.__init__
-
-
-def copy_operation(operation):
-    """A new layer or operation of the same configuration and name, without weights yet, in no
-    graph.
-    """
-    if not isinstance(operation, keras.layers.Layer):
-        # Operations have no state but their arguments, which not all of them can give back as a
-        # configuration.
-        copied = object.__new__(type(operation))
-        copied.__dict__.update(operation.__dict__, _inbound_nodes=[], _outbound_nodes=[])
-        return copied
-    return copy_layer(operation, {})
-
-
-def copy_layer(layer, changes: dict):
-    """A new layer from the configuration of `layer`, with `changes` made to it; to that of the
-    layer inside `TimeDistributed`.
-    """
-    if type(layer) is keras.layers.Lambda:
-        # A function that went through a configuration has lost the globals it reads. The
-        # configuration is still asked for the rest.
-        common = keras.layers.Layer.get_config(layer)
-        return keras.layers.Lambda(
-            layer.function,
-            output_shape=layer._output_shape,
-            mask=layer.mask,
-            arguments=layer.arguments,
-            **common,
-        )
-    try:
-        # The configuration comes from the model in memory, not from a file.
-        with SafeModeScope(False):
-            config = changed = {**layer.get_config()}
-            inner = layer
-            while isinstance(inner, keras.layers.TimeDistributed):
-                inner, changed = inner.layer, changed["layer"]["config"]
-            changed.update(changes)
-            return type(layer).from_config(config)
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"Layer {layer.name!r} cannot be built anew from its configuration; its class needs"
-            " `get_config` and `from_config` that give back every argument of its constructor."
-            f" Received: layer of type {type(layer).__name__}, and: {error}"
-        ) from error
-
-
-def sublayers(layer) -> list:
-    """The layer and every layer it is made of, in the order in which it tracks them."""
-    return list(layer._flatten_layers())
-
-
-def optimizer_anew(optimizer: keras.Optimizer) -> keras.Optimizer:
-    """An optimizer of the same configuration, without state. A learning rate that is a schedule or
-    a function is the same object.
-    """
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        inner, steps = optimizer_anew(optimizer.inner_optimizer), optimizer.dynamic_growth_steps
-        return type(optimizer)(
-            inner,
-            initial_scale=optimizer.initial_scale,
-            dynamic_growth_steps=steps,
-            name=optimizer.name,
-        )
-    rate = optimizer._learning_rate
-    if not callable(rate):
-        return type(optimizer).from_config(optimizer.get_config())
-    # A double with a number in its place is asked for the rest: not every schedule or function has
-    # a configuration.
-    double = object.__new__(type(optimizer))
-    double.__dict__.update(optimizer.__dict__, _learning_rate=0.0)
-    return type(optimizer).from_config({**double.get_config(), "learning_rate": rate})
-
-
-def compile_arguments(model: keras.Model) -> dict | None:
-    """The arguments that `compile` was called with, as they were given; None for a model that is
-    not compiled.
-    """
-    if not model.compiled or not hasattr(model, "_compile_config"):
-        return None
-    return dict(model._compile_config.config)

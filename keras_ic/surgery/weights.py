@@ -1,45 +1,63 @@
 """Moves the weights of a model into the new one: by layer, never by position or name."""
 
+import dataclasses
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from keras import layers, ops
 
-from keras_ic.surgery import absorb
-from keras_ic.surgery.graph import sublayers
-
-if TYPE_CHECKING:
-    from keras_ic.surgery.build import Parts
-    from keras_ic.surgery.fold_plan import FoldPlan
-    from keras_ic.surgery.plan import Plan
+from keras_ic.surgery.edits import Clip, Edits, Insertion
+from keras_ic.surgery.linear_folding import as_array
+from keras_ic.utils.keras_internals import sublayers
 
 
-def transfer(plan: "Plan | FoldPlan", parts: "Parts") -> None:
-    """Gives the new layers the weights that `plan.policy.weights` says."""
-    changed = _absorbed(plan) if plan.policy.weights == "preserve" else {}
+@dataclasses.dataclass
+class Parts:
+    """The new layers by the old ones.
+
+    `layers` and `models` as pairs by the id of the old one, `ics` by insertion, `affines` by the
+    key of the edits, `clips` by call.
+    """
+
+    layers: dict[int, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+    models: dict[int, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+    ics: dict[int, tuple[Insertion, Any]] = dataclasses.field(default_factory=dict)
+    affines: dict[Any, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+    clips: dict[int, tuple[Clip, Any]] = dataclasses.field(default_factory=dict)
+
+
+def transfer(edits: Edits, parts: Parts) -> None:
+    """Gives the new layers the weights that `edits.weights` says."""
+    changed = _absorbed(edits) if edits.weights == "preserve" else {}
     for key, (old, new) in parts.layers.items():
         if not isinstance(old, layers.Layer):
             continue
         if key in changed:
             for weight in new.weights:
                 weight.assign(np.broadcast_to(changed[key][weight.name], weight.shape))
-        elif plan.policy.weights != "fresh":
+        elif edits.weights != "fresh":
             _copy(old, new)
         _copy_preprocessing(old, new)
-    if plan.policy.weights == "preserve":
-        _start_as_before(plan, parts)
+    if edits.weights == "preserve":
+        _start_as_before(edits, parts)
+
+
+def paired_weights(old, new) -> list[tuple]:
+    """The weights of a layer, each with that of the copy which has its path; a copy may have more.
+
+    Some layers order their weights anew once they are built: quantized ones, for one.
+    """
+    for key in (lambda weight: weight.path, lambda weight: weight.name):
+        by_key = {key(weight): weight for weight in new.weights}
+        if len(by_key) == len(new.weights) and all(key(weight) in by_key for weight in old.weights):
+            return [(weight, by_key[key(weight)]) for weight in old.weights]
+    return list(zip(old.weights, new.weights, strict=True))
 
 
 def _copy(old, new) -> None:
-    if len(old.weights) == len(new.weights):
-        for given, taken in zip(old.weights, new.weights, strict=True):
-            _assign(taken, given)
-        return
-    # The layer got a bias: its other weights have their old names.
-    by_name = {weight.name: weight for weight in new.weights}
-    for given in old.weights:
-        _assign(by_name[given.name], given)
+    for given, taken in paired_weights(old, new):
+        _assign(taken, given)
 
 
 def _assign(taken, given) -> None:
@@ -49,36 +67,35 @@ def _assign(taken, given) -> None:
 
 
 def _copy_preprocessing(old, new) -> None:
-    """What preprocessing layers know of the data is not learned, and is copied always."""
+    """What preprocessing layers know of the data is not learned, and is copied always, as the
+    layers themselves save and load it.
+    """
     for given, taken in zip(sublayers(old), sublayers(new), strict=True):
-        if isinstance(given, layers.Normalization) and given.built:
-            for source, target in zip(given.weights, taken.weights, strict=True):
-                _assign(target, source)
-            if given.input_mean is None:
-                taken.finalize_state()
-        elif hasattr(given, "save_assets") and hasattr(taken, "load_assets"):
+        if not (hasattr(given, "adapt") or hasattr(given, "save_assets")):
+            continue
+        store: dict = {}
+        given.save_own_variables(store)
+        if store:
+            taken.load_own_variables({key: np.array(value) for key, value in store.items()})
+        if hasattr(given, "save_assets"):
             with tempfile.TemporaryDirectory() as folder:
                 given.save_assets(folder)
                 taken.load_assets(folder)
 
 
-def _absorbed(plan: "Plan | FoldPlan") -> dict[int, dict[str, Any]]:
+def _absorbed(edits: Edits) -> dict[int, dict[str, Any]]:
     """The weights, by name, of every layer that absorbs a normalization."""
     changed: dict[int, dict[str, Any]] = {}
-    fates = [
-        plan.normalizations.fates[call.key]
-        for _, call, _ in plan.graph.walk()
-        if call.key in plan.normalizations.fates
-    ]
+    folds = [edits.folds[call.key] for _, call, _ in edits.graph.walk() if call.key in edits.folds]
     for target, absorb_into in (
-        *(pair for fate in fates for pair in fate.absorptions),
-        *plan.normalizations.last,
+        *(pair for fold in folds for pair in fold.absorptions),
+        *edits.last,
     ):
         if id(target) not in changed:
             values = changed[id(target)] = {
                 weight.name: _at_least_float32(weight) for weight in target.weights
             }
-            if id(target) in plan.normalizations.biased:
+            if id(target) in edits.biased:
                 values["bias"] = np.zeros(())  # Takes the shape of what is added, if anything is.
         absorb_into(changed[id(target)])
     return changed
@@ -89,19 +106,19 @@ def _at_least_float32(weight) -> np.ndarray:
     return value.astype("float32") if value.dtype.itemsize < 4 else value
 
 
-def _start_as_before(plan: "Plan | FoldPlan", parts: "Parts") -> None:
+def _start_as_before(edits: Edits, parts: Parts) -> None:
     """Affines and clips as what they replace, IC layers as identities at inference."""
-    for _, call, _ in plan.graph.walk():
-        fate = plan.normalizations.fates.get(call.key)
-        if fate is not None and fate.is_replaced:
-            affine = parts.affines[plan.affine_key(call)][1]
-            affine.shift.assign(fate.shift)
+    for _, call, _ in edits.graph.walk():
+        fold = edits.folds.get(call.key)
+        if fold is not None and fold.is_replaced:
+            affine = parts.affines[edits.affine_key(call)][1]
+            affine.shift.assign(fold.shift)
             if affine.use_scale:
-                affine.scale.assign(fate.scale)
+                affine.scale.assign(fold.scale)
     for clip, layer in parts.clips.values():
         layer.lower.assign(clip.lower)
         if layer.use_upper:
             layer.upper.assign(clip.upper)
     for _, ic in parts.ics.values():
-        ic.gamma.assign(np.sqrt(absorb.as_array(ic.moving_variance) + ic.epsilon))
-        ic.beta.assign(absorb.as_array(ic.moving_mean))
+        ic.gamma.assign(np.sqrt(as_array(ic.moving_variance) + ic.epsilon))
+        ic.beta.assign(as_array(ic.moving_mean))

@@ -12,7 +12,7 @@ import numpy as np
 from keras_ic import saving
 
 # Whose classes keras_ic registers.
-OWN = {"keras_ic.layers.independent_component", "keras_ic.surgery.affine", "keras_ic.surgery.clip"}
+OWN = {"keras_ic.layers.independent_component", "keras_ic.layers.channel_affine"}
 
 
 def modules(value):

@@ -7,8 +7,14 @@ import numpy as np
 from keras import layers
 
 import keras_ic
-from keras_ic.surgery.graph import read, sublayers
-from keras_ic.surgery.kinds import WEIGHT_LAYERS, is_identity_at_inference, is_shape_step, unwrap
+from keras_ic.surgery.graph import read
+from keras_ic.surgery.layer_traits import (
+    WEIGHT_LAYERS,
+    is_identity_at_inference,
+    is_shape_step,
+    unwrap,
+)
+from keras_ic.utils.keras_internals import sublayers
 
 
 def randomize(model, seed=0):

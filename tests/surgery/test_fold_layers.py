@@ -10,8 +10,7 @@ import pytest
 from keras import layers
 
 import keras_ic
-from keras_ic.surgery.affine import Affine
-from keras_ic.surgery.clip import Clip
+from keras_ic.layers import ChannelAffine, ChannelClip
 from tests.surgery.test_fold import folded
 
 SHAPES = {1: (9, 4), 2: (9, 8, 4), 3: (5, 6, 5, 4)}
@@ -105,9 +104,10 @@ def test_every_linear_layer_behind_an_ic(rank, make):
     )
     padded = getattr(layer, "padding", "valid") != "valid" and np.prod(layer.kernel_size) > 1
     if padded or "Transpose" in type(layer).__name__:
-        assert [type(made) for made in new.layers] == [Affine, type(layer)] and not new.layers[
-            0
-        ].use_scale
+        assert [type(made) for made in new.layers] == [
+            ChannelAffine,
+            type(layer),
+        ] and not new.layers[0].use_scale
     else:
         assert [type(made) for made in new.layers] == [type(layer)]
 
@@ -123,7 +123,7 @@ def test_shifts_move_into_the_relu_before(rank, make, activation):
         keras.Sequential([keras.Input(SHAPES[rank]), first, keras_ic.IC(name="ic"), make()]),
         negative=0.3,
     )
-    assert [type(made) for made in new.layers] == [type(first), Clip, type(make())]
+    assert [type(made) for made in new.layers] == [type(first), ChannelClip, type(make())]
     assert (
         new.layers[1].use_upper == (activation == "relu6")
         and new.layers[0].activation is keras.activations.linear

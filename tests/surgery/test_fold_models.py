@@ -6,8 +6,7 @@ import pytest
 from keras import layers
 
 import keras_ic
-from keras_ic.surgery.affine import Affine
-from keras_ic.surgery.clip import Clip
+from keras_ic.layers import ChannelAffine, ChannelClip
 from tests.conftest import BACKEND
 from tests.surgery import models
 from tests.surgery.test_fold import folded, kinds, residual, results
@@ -31,7 +30,7 @@ def test_settings_of_the_ic(settings):
         )
         new = folded(model)
         if "axis" in settings:
-            assert type(new.layers[0]) is Affine and new.layers[0].axis == settings["axis"]
+            assert type(new.layers[0]) is ChannelAffine and new.layers[0].axis == settings["axis"]
             assert "reads it" in results(model)["ic"]
 
 
@@ -55,9 +54,9 @@ def test_channels_first():
         layers.Dense(2),
     ]
     new = folded(keras.Sequential([keras.Input((3, 12, 12)), *stack]))
-    assert [layer.axis for layer in new.layers if isinstance(layer, Clip)] == [
+    assert [layer.axis for layer in new.layers if isinstance(layer, ChannelClip)] == [
         1
-    ] and Affine not in kinds(new)
+    ] and ChannelAffine not in kinds(new)
 
 
 def test_nested_and_shared_models():
@@ -122,7 +121,9 @@ def test_open_sizes():
     x = layers.Conv2D(4, 3, padding="same")(keras_ic.IC()(x)) + x
     x = layers.Conv2D(4, 3, padding="same")(keras_ic.IC()(x))
     model = keras.Model(inputs, layers.Dense(3)(keras_ic.IC()(layers.Reshape((-1, 4))(x))))
-    assert not any(layer.use_scale for layer in folded(model).layers if isinstance(layer, Affine))
+    assert not any(
+        layer.use_scale for layer in folded(model).layers if isinstance(layer, ChannelAffine)
+    )
 
 
 def test_a_reshape_of_open_sizes_that_moves_channels_is_left():
@@ -174,7 +175,9 @@ def test_a_residual_network_by_and_by(tmp_path):
     model.compile(keras.optimizers.Adam(0.02), "mse", metrics=["mae"])
     new = folded(model)
     assert new.compiled and new.optimizer is not model.optimizer
-    assert sorted(layer.name for layer in new.layers if isinstance(layer, (Affine, Clip))) == [
+    assert sorted(
+        layer.name for layer in new.layers if isinstance(layer, (ChannelAffine, ChannelClip))
+    ) == [
         "relu_a0_clip",
         "relu_a1_clip",
         "relu_b0_clip",

@@ -7,7 +7,7 @@ import pytest
 from keras import layers
 
 import keras_ic
-from keras_ic.surgery.affine import Affine
+from keras_ic.layers import ChannelAffine
 from tests.surgery import models
 from tests.surgery.test_fold import folded, kinds, results
 
@@ -55,7 +55,7 @@ def test_a_subclass_with_a_call_of_its_own_is_not_what_it_is_made_from(kind, arg
         layers.BatchNormalization(axis=-1),
         layers.ReLU(),
     ]
-    assert Affine in kinds(folded(keras.Sequential([keras.Input((8, 8, 3)), *stack])))
+    assert ChannelAffine in kinds(folded(keras.Sequential([keras.Input((8, 8, 3)), *stack])))
     rewritten = keras_ic.rewrite(model, weights="preserve")
     models.assert_same_function(model, rewritten)
     # What it does to the statistics is not known, so that no IC layer goes above it.

@@ -5,9 +5,8 @@ import pytest
 from keras import layers
 
 import keras_ic
+from keras_ic.layers import ChannelAffine, ChannelClip
 from keras_ic.surgery import plan_fold
-from keras_ic.surgery.affine import Affine
-from keras_ic.surgery.clip import Clip
 from tests.surgery.test_fold import folded
 
 
@@ -73,8 +72,8 @@ CARRIES = {
 def test_a_residual_stream_carries_the_shifts(case):
     model = model_of(CARRIES[case])
     new = folded(model)
-    assert not any(isinstance(layer, Affine) for layer in new.layers)
-    assert sum(isinstance(layer, Clip) for layer in new.layers) == (
+    assert not any(isinstance(layer, ChannelAffine) for layer in new.layers)
+    assert sum(isinstance(layer, ChannelClip) for layer in new.layers) == (
         0 if case == "no activation" else 2
     )
     found = results(model)

@@ -13,25 +13,15 @@ import numpy as np
 from keras import layers
 
 from keras_ic.surgery.graph import Call
-from keras_ic.surgery.kinds import (
+from keras_ic.surgery.layer_traits import (
+    Effect,
     channels_first,
-    is_computed_as,
+    effect_of,
     is_identity_at_inference,
-    is_keras_operation,
+    is_op_node,
     is_plain,
-    is_zero_padding,
+    is_reshape,
 )
-
-
-def _of_rank(kinds: str) -> tuple:
-    return tuple(getattr(layers, f"{kind}{rank}D") for kind in kinds.split() for rank in (1, 2, 3))
-
-
-# What gives, for each channel on its own, mean values with weights that sum to 1: a constant added
-# before is the same constant added behind. In average pooling with padding, the padding does not
-# count.
-MEANS = _of_rank("AveragePooling GlobalAveragePooling Cropping UpSampling")
-MAXIMA = _of_rank("MaxPooling GlobalMaxPooling")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,7 +59,7 @@ class AffineMap:
         )
 
     def then(self, other: "AffineMap") -> "AffineMap":
-        """This map, and the other behind it."""
+        """This map, and the other after it."""
         return AffineMap(other.scale * self.scale, other.scale * self.shift + other.shift)
 
     def each(self, function) -> "AffineMap | None":
@@ -82,8 +72,8 @@ class AffineMap:
         )
 
 
-def moved_behind(call: Call, given: AffineMap) -> AffineMap | None:
-    """The map `behind` such that `call(given(x))` is `behind(call(x))`; None where there is none,
+def moved_after(call: Call, given: AffineMap) -> AffineMap | None:
+    """The map `after` such that `call(given(x))` is `after(call(x))`; None where there is none,
     or none is known.
     """
     return (
@@ -106,15 +96,16 @@ def moved_before(call: Call, given: AffineMap) -> AffineMap | None:
 
 def _moved(call: Call, given: AffineMap, here: tuple, there: tuple, down: bool) -> AffineMap | None:
     operation: Any = call.operation
+    effect = effect_of(call)
     if is_identity_at_inference(call):
         return given
-    if is_zero_padding(call):
+    if effect is Effect.ZERO_PADDING:
         sizes_stay = len(here) == len(there) and all(
             here[axis] == there[axis] for axis in given.axes
         )
         return given if sizes_stay and not np.any(given.shift) else None
-    if is_computed_as(operation, (*MEANS, *MAXIMA)):
-        if isinstance(operation, MAXIMA) and np.any(given.scale < 0):
+    if effect in (Effect.MEAN, Effect.MAXIMUM) and isinstance(operation, layers.Layer):
+        if effect is Effect.MAXIMUM and np.any(given.scale < 0):
             return None
         if getattr(operation, "interpolation", "nearest") not in ("nearest", "bilinear"):
             return None
@@ -122,31 +113,23 @@ def _moved(call: Call, given: AffineMap, here: tuple, there: tuple, down: bool) 
         if not given.axes <= {axes[0]}:
             return None
         return AffineMap.along(axes[1], len(there), given.scale.ravel(), given.shift.ravel())
-    if is_computed_as(operation, (layers.Permute,)):
+    if effect is Effect.PERMUTE and isinstance(operation, layers.Layer):
         order = [axis - 1 for axis in operation.dims]
         order = order if down else [order.index(axis) for axis in range(len(order))]
         return given.each(lambda array: array.transpose(order))
+    if not is_reshape(call):
+        return None
     if (
-        is_computed_as(operation, (layers.Flatten,))
+        isinstance(operation, layers.Flatten)
         and channels_first(operation)
         and len(call.inputs[0].shape) > 2
     ):
         if not down:
             return None
         # It puts the channels last, then flattens.
-        given, here = (
-            AffineMap(np.moveaxis(given.scale, 0, -1), np.moveaxis(given.shift, 0, -1)),
-            (
-                here[0],
-                *here[2:],
-                here[1],
-            ),
-        )
-    if is_computed_as(operation, (layers.Flatten, layers.Reshape)) or is_keras_operation(
-        operation, "Reshape"
-    ):
-        return given.each(lambda array: _reshaped(array, here, there))
-    return None
+        given = AffineMap(*(np.moveaxis(array, 0, -1) for array in (given.scale, given.shift)))
+        here = (here[0], *here[2:], here[1])
+    return given.each(lambda array: _reshaped(array, here, there))
 
 
 def _reshaped(array: np.ndarray, here: tuple, there: tuple) -> np.ndarray | None:
@@ -175,14 +158,14 @@ def clip_bounds(activation: Any) -> tuple[float, float | None] | None:
     """The bounds of an activation that is `minimum(maximum(x, lower), upper)`, be it a function, a
     layer or an op node; None for every other.
 
-    A scale of 0 or more and a shift behind it are the same before it, with the bounds scaled and
+    A scale of 0 or more and a shift after it are the same before it, with the bounds scaled and
     shifted.
     """
     if type(activation) is layers.Activation:
         activation = activation.activation
-    if activation is keras.activations.relu or is_keras_operation(activation, "Relu"):
+    if activation is keras.activations.relu or is_op_node(activation, "Relu"):
         return 0.0, None
-    if activation is keras.activations.relu6 or is_keras_operation(activation, "Relu6"):
+    if activation is keras.activations.relu6 or is_op_node(activation, "Relu6"):
         return 0.0, 6.0
     if (
         type(activation) is layers.ReLU

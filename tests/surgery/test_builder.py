@@ -54,7 +54,7 @@ def test_channels_first():
         x = layer(x)
     model = keras.Model(inputs, x)
     plan = keras_ic.plan(model, weights="preserve")
-    assert {change.layer: change.result for change in plan.changes}["bn"] == "absorbed into one"
+    assert {change.layer: change.result for change in plan.changes}["bn"] == "folded into one"
     new = keras_ic.rewrite(model, weights="preserve")
     assert [(ic.axis, ic.gamma.shape) for ic in models.ics(new)] == [(1, (4,)), (1, (5,))]
 
@@ -115,6 +115,61 @@ def test_what_survives():
     assert [weight.numpy().tobytes() for weight in model.weights] == before and int(
         model.optimizer.iterations
     ) == 0
+
+
+class Objective(keras.Model):
+    """A model with an objective of its own."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return 1000.0 + keras.ops.mean(keras.ops.square(y - y_pred))
+
+
+def test_a_class_with_an_objective_of_its_own_is_kept(recwarn):
+    inputs = keras.Input((4,))
+    x = layers.Dropout(0.1)(layers.BatchNormalization()(layers.Dense(3)(inputs)))
+    model = models.randomize(Objective(inputs, layers.Dense(1)(x)))
+    model.compile("sgd", "mse")
+    x, y = np.ones((4, 4)), np.zeros((4, 1))
+    for new in (keras_ic.rewrite(model, weights="preserve"), keras_ic.fold(model)):
+        assert type(new) is Objective
+        assert new.evaluate(x, y, verbose=0) == pytest.approx(
+            model.evaluate(x, y, verbose=0), rel=1e-5
+        )
+    assert not recwarn.list
+
+
+def test_a_class_that_cannot_be_kept_is_told():
+    class Own(Objective):
+        def __init__(self, units):
+            inputs = keras.Input((4,))
+            x = layers.Dropout(0.1)(layers.BatchNormalization()(layers.Dense(units)(inputs)))
+            super().__init__(inputs, layers.Dense(1)(x), name="own")
+
+    class Stack(keras.Sequential):
+        def __init__(self, units):
+            super().__init__([keras.Input((4,)), layers.Dense(units), layers.BatchNormalization()])
+            self.add(layers.Dense(1))
+            self.add(layers.Dropout(0.1))
+
+        def train_step(self, data):
+            return {"loss": keras.ops.zeros(())}
+
+    class Harmless(keras.Model):
+        def __init__(self, units):
+            inputs = keras.Input((4,))
+            super().__init__(inputs, layers.Dense(1)(layers.Dropout(0.1)(inputs)))
+
+    for kind, lost in ((Own, "compute_loss"), (Stack, "train_step")):
+        model = models.randomize(kind(3))
+        for plan, make in ((keras_ic.plan, keras_ic.rewrite), (keras_ic.plan_fold, keras_ic.fold)):
+            assert any(f"without the class's {lost}" in row.reason for row in plan(model).skipped)
+            with pytest.warns(
+                UserWarning,
+                match=rf"its {lost} are lost.*models that it is made of.*{kind.__name__}",
+            ) as warned:
+                make(model)
+            assert {warning.filename for warning in warned} == {__file__}
+    assert not keras_ic.plan_fold(Harmless(3)).skipped
 
 
 def test_unregistered_losses_survive_compilation():
@@ -322,8 +377,7 @@ def test_outputs_keep_the_names_that_they_are_known_by():
     folded = keras_ic.fold(model)
     for made in (new, folded):
         assert made.evaluate(x, y, verbose=0, return_dict=True) == pytest.approx(expected, rel=1e-4)
-    with pytest.raises(ValueError, match="use it as it is"):
-        keras_ic.fold(folded)  # The Identity that holds the name stays.
+    assert not keras_ic.plan_fold(folded).changes  # The Identity that holds the name stays.
     one = keras.Model(inputs, ends[1])
     assert not any(isinstance(layer, layers.Identity) for layer in keras_ic.rewrite(one).layers)
     one.compile("sgd", {"scores": "mse"})
@@ -342,6 +396,53 @@ def test_a_layer_that_stays_elsewhere_keeps_its_name_there():
     assert [type(layer) for layer in new.layers if layer.name == "shared"] == [
         layers.BatchNormalization
     ]
+
+
+def video(trainable=True):
+    """A model of frames at each step of a sequence: the commonest form of a video network."""
+    frame = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, use_bias=False, name="conv1"),
+            layers.BatchNormalization(name="bn"),
+            layers.ReLU(name="relu"),
+            layers.Conv2D(4, 3, name="conv2"),
+            layers.GlobalAveragePooling2D(name="pool"),
+        ],
+        name="frame",
+    )
+    frame.get_layer("conv2").trainable = trainable
+    inputs = keras.Input((5, 8, 8, 3))
+    x = layers.TimeDistributed(frame, name="timed")(inputs)
+    return models.randomize(keras.Model(inputs, layers.Dense(2, name="end")(layers.GRU(4)(x))))
+
+
+def test_a_model_inside_time_distributed():
+    model = video(trainable=False)
+    unchanged = models.Unchanged(model)
+    plan = keras_ic.plan(model, weights="preserve")
+    new = keras_ic.rewrite(model, weights="preserve")
+    unchanged.check()
+    models.assert_same_function(model, new)
+    assert new.count_params() == plan.parameters[1]
+    frame = new.get_layer("timed").layer
+    assert [layer.name for layer in frame.layers] == ["conv1", "relu", "conv2_ic", "conv2", "pool"]
+    assert not frame.get_layer("conv2").trainable and frame.get_layer("conv1").trainable
+    changed = {change.layer: change.result for change in plan.changes}
+    assert changed["timed/bn"] == "folded into conv1"
+    assert plan.flops[0] > 5 * 2 * 6 * 6 * 4 * 27  # Five frames.
+
+    new = keras_ic.rewrite(video(), weights="preserve")
+    frame = new.get_layer("timed").layer
+    new.compile("sgd", "mse", jit_compile=False)
+    before = frame.get_layer("conv2_ic").moving_mean.numpy()
+    x = models.sample(model, batch=4)
+    assert np.isfinite(new.train_on_batch(x, np.zeros((4, 2))))
+    assert np.abs(frame.get_layer("conv2_ic").moving_mean.numpy() - before).max() > 0
+
+    folded = keras_ic.fold(new)
+    models.assert_same_function(new, folded, 1e-5)
+    assert not models.ics(folded)
 
 
 def test_shared_layers_and_shared_nested_models_stay_shared():
@@ -428,7 +529,7 @@ def test_a_layer_with_calls_in_other_models():
     assert not models.batch_normalizations(new)
     # Their calls elsewhere keep neither layer from taking it up.
     assert any(
-        change.result == f"absorbed into {first.name}"
+        change.result == f"folded into {first.name}"
         for change in keras_ic.plan(model, weights="preserve").changes
     )
 
@@ -464,6 +565,60 @@ def test_state_of_preprocessing_is_always_copied():
     np.testing.assert_array_equal(
         *(keras.ops.convert_to_numpy(made.layers[0](np.ones((1, 4)))) for made in (model, new))
     )
+
+
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize("mode", ["tf_idf", "multi_hot", "count"])
+def test_state_of_text_preprocessing_is_copied(mode):
+    texts = np.array(["red blue", "blue blue green", "red"])
+    preprocessing = layers.TextVectorization(max_tokens=6, output_mode=mode)
+    preprocessing.adapt(texts)
+    inputs = keras.Input((), dtype="string")
+    x = layers.Dense(3, "relu")(preprocessing(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(layers.BatchNormalization()(x)))
+    for new in (
+        keras_ic.rewrite(model, weights="preserve"),
+        keras_ic.fold(models.randomize(model)),
+    ):
+        np.testing.assert_array_equal(
+            *(
+                keras.ops.convert_to_numpy(made.get_layer(preprocessing.name)(texts))
+                for made in (model, new)
+            )
+        )
+
+
+def test_normalization_of_given_and_of_adapted_mean():
+    adapted = layers.Normalization()
+    adapted.adapt(np.random.default_rng(0).normal(3.0, 2.0, (50, 2)).astype("float32"))
+    for given in (adapted, layers.Normalization(mean=[1.0, 2.0], variance=[2.0, 3.0])):
+        model = keras.Sequential([keras.Input((2,)), given, layers.Dense(3), layers.Dense(2)])
+        models.assert_same_function(model, keras_ic.rewrite(model, weights="preserve"))
+
+
+def test_flags_of_single_weights_survive():
+    model = models.randomize(models.small_convolutional())
+    model.get_layer("conv2").kernel.trainable = False
+    for made in (keras_ic.rewrite(model, weights="preserve"), keras_ic.fold(model)):
+        assert not made.get_layer("conv2").kernel.trainable
+        assert made.get_layer("conv2").bias.trainable and made.get_layer("conv1").kernel.trainable
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method")
+def test_weights_are_paired_by_path():
+    model = models.randomize(
+        keras.Sequential(
+            [keras.Input((8,)), layers.Dense(8, "relu", name="one"), layers.Dense(8, name="two")]
+        )
+    )
+    model.quantize("float8")
+    for weight in model.weights:
+        if weight.name.endswith("_scale"):
+            weight.assign(2.0)
+    new = keras_ic.rewrite(model, weights="copy")
+    by_path = {weight.path: weight.numpy() for weight in new.weights}
+    for weight in model.weights:
+        np.testing.assert_array_equal(by_path[weight.path], weight.numpy())
 
 
 def test_rewriting_twice_is_refused():

@@ -1,14 +1,11 @@
-"""What is in a model, as far as the rewriting cares: the normalization in front of each weight
-layer.
-"""
+"""What is in a model, as far as the rewriting cares: what stands before each weight layer."""
 
 import dataclasses
 
 import keras
 
-from keras_ic.surgery import table
 from keras_ic.surgery.graph import read
-from keras_ic.surgery.kinds import (
+from keras_ic.surgery.layer_traits import (
     WEIGHT_LAYERS,
     is_batch_normalization,
     is_ic,
@@ -16,6 +13,7 @@ from keras_ic.surgery.kinds import (
     is_shape_step,
     unwrap,
 )
+from keras_ic.utils import text_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Row:
     Attributes:
         layer: The path of the layer, `outer/inner/name` inside nested models.
         type: The name of its class.
-        reads: What stands directly before a weight layer, above shape-only steps and dropout.
+        reads: What stands directly before a weight layer, but for shape-only steps and dropout.
         state: For an IC layer, its rate, and whether its moving statistics have been set.
     """
 
@@ -53,7 +51,7 @@ def inspect(model: keras.Model) -> list[Row]:
     ```python
     import keras
     import keras_ic
-    from keras_ic.surgery.report import inspect
+    from keras_ic.surgery.inspection import inspect
 
     model = keras.Sequential(
         [keras.Input((4,)), keras_ic.IC(0.1, name="ic"), keras.layers.Dense(2, name="dense")]
@@ -79,14 +77,16 @@ def inspect(model: keras.Model) -> list[Row]:
         elif is_batch_normalization(call.operation):
             rows.append(Row(path, kind, state=_statistics(unwrap(call.operation))))
         elif isinstance(unwrap(call.operation), WEIGHT_LAYERS):
-            above = graph.producer(call.inputs[0])
-            while above is not None and (is_shape_step(above) or is_identity_at_inference(above)):
-                above = graph.producer(above.inputs[0])
+            producer = graph.producer(call.inputs[0])
+            while producer is not None and (
+                is_shape_step(producer) or is_identity_at_inference(producer)
+            ):
+                producer = graph.producer(producer.inputs[0])
             rows.append(
                 Row(
                     path,
                     kind,
-                    reads="an input of its model" if above is None else above.operation.name,
+                    reads="an input of its model" if producer is None else producer.operation.name,
                 )
             )
     return rows
@@ -97,7 +97,7 @@ def text(model: keras.Model) -> str:
     rows = [dataclasses.astuple(row) for row in inspect(model)]
     return (
         f"{model.name}: {model.count_params():,}"
-        f" parameters\n{table.text(('Layer', 'Type', 'Reads', 'State'), rows)}"
+        f" parameters\n{text_table.text(('Layer', 'Type', 'Reads', 'State'), rows)}"
     )
 
 

@@ -1,0 +1,314 @@
+"""Builds the model that `Edits` describe, beside the given one."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_ic.layers.channel_affine import ChannelAffine, ChannelClip
+from keras_ic.layers.independent_component import IndependentComponent
+from keras_ic.surgery.compiling import compile_like
+from keras_ic.surgery.edits import Clip, Edits, Fold, FoldDecision, Insertion
+from keras_ic.surgery.graph import Call, Graph, class_to_build, read
+from keras_ic.surgery.layer_copy import copy_layer, copy_operation
+from keras_ic.surgery.layer_traits import WEIGHT_LAYERS, inside_time, time_axes
+from keras_ic.surgery.linear_folding import bias_changes
+from keras_ic.surgery.weights import Parts, paired_weights, transfer
+from keras_ic.utils.keras_internals import (
+    is_read,
+    producer_of,
+    sublayers,
+)
+
+
+def build(edits: Edits) -> keras.Model:
+    """The model that the edits describe. The given model is not changed."""
+    builder = _Builder(edits)
+    new = builder.model_of_all()
+    builder.restore_initializers()
+    transfer(edits, builder.parts)
+    _set_trainable(builder.parts)
+    for old, made in builder.parts.models.values():
+        made.dtype_policy = old.dtype_policy
+    compile_like(edits.graph.model, new)
+    _, lost = class_to_build(edits.graph.model)
+    if lost:
+        old = edits.graph.model
+        warnings.warn(
+            f"The new model is a plain {type(new).__name__}: a {type(old).__name__} cannot be"
+            f" constructed from inputs and outputs, so that its {', '.join(lost)} are lost, and"
+            " the same `compile` trains another objective. Rewrite or fold the Sequential and"
+            " Functional models that it is made of, and put them into your class. Received: model"
+            f" {old.name!r} of type {type(old).__name__}",
+            stacklevel=3,
+        )
+    return new
+
+
+def check_copies(edits: Edits) -> None:
+    """Raises the error of `build` for a layer of a class of the user's own that cannot be built
+    anew, so that a plan promises nothing that the builder refuses.
+    """
+    seen: set[int] = set()
+    for graph, call, _ in edits.graph.walk():
+        layer = call.operation
+        if isinstance(layer, keras.layers.Layer) and id(layer) not in seen:
+            seen.add(id(layer))
+            own = (type(part).__module__.split(".")[0] for part in sublayers(layer))
+            if graph.child(call) is None and set(own) - {"keras", "keras_ic"}:
+                copy_layer(layer, {}, _copy_model)
+
+
+def _copy_model(model: keras.Model) -> keras.Model:
+    """A model with the same graph, and new weights."""
+    return _Builder(Edits(read(model), "fresh")).model_of_all()
+
+
+class _Builder:
+    """Builds the models of one plan, each nested model and shared layer once."""
+
+    def __init__(self, edits: Edits):
+        self.edits = edits
+        self._named = edits.name_holders()
+        self.parts = Parts()
+        self._initializers: list[tuple[Any, str, Any]] = []
+        self._name_holders: dict[int, Any] = {}
+
+    def model_of_all(self) -> Any:
+        """The new model."""
+        return self.model(self.edits.graph)
+
+    def model(self, graph: Graph) -> Any:
+        """The new model of a graph."""
+        if id(graph.model) not in self.parts.models:
+            new = self._sequential(graph) if graph.is_sequential else self._functional(graph)
+            self.parts.models[id(graph.model)] = (graph.model, new)
+        return self.parts.models[id(graph.model)][1]
+
+    def _called(self, call: Call, child: Graph):
+        """What calls the new model: itself, or the `TimeDistributed` around it."""
+        old, model = call.operation, self.model(child)
+        if old is child.model:
+            return model
+        if id(old) not in self.parts.models:
+            new = type(old)(model, name=old.name, dtype=old.dtype_policy)
+            self.parts.models[id(old)] = (old, new)
+        return self.parts.models[id(old)][1]
+
+    def _functional(self, graph: Graph):
+        values: dict[int, Any] = {}
+        for tensor in graph.inputs:
+            values[id(tensor)] = self._input(tensor)
+        self._run(
+            graph,
+            values,
+            lambda operation, args, kwargs, outputs: keras.tree.flatten(operation(*args, **kwargs)),
+        )
+        for tensor in graph.inputs:
+            if not is_read(producer_of(values[id(tensor)])):
+                # Keras 3.12 refuses an input that nothing is computed from.
+                keras.layers.Identity()(values[id(tensor)])
+        inputs, outputs = (
+            keras.tree.map_structure(lambda tensor: values[id(tensor)], part)
+            for part in (graph.input_struct, graph.output_struct)
+        )
+        kind, _ = class_to_build(graph.model)
+        return kind(inputs, outputs, name=graph.model.name)
+
+    def _sequential(self, graph: Graph):
+        # The list of layers is all that a Sequential needs; calling them here too would leave each
+        # with a second, dead call.
+        stack = [self._input(graph.inputs[0])]
+
+        def append(operation, args, kwargs, outputs):
+            # Op nodes in a Sequential compute masks, which the layers of the new one ask for
+            # themselves.
+            if isinstance(operation, keras.layers.Layer):
+                stack.append(operation)
+            return outputs
+
+        self._run(graph, {id(tensor): tensor for tensor in graph.inputs}, append)
+        if len(stack) == 1:
+            stack.append(keras.layers.Identity())  # Keras does not build a Sequential of nothing.
+        kind, _ = class_to_build(graph.model)
+        return kind(stack, name=graph.model.name)
+
+    def _run(self, graph: Graph, values: dict[int, Any], apply: Callable) -> None:
+        """Runs the graph as the plan has it; `values` holds the new tensors by the id of the old,
+        and gets the others.
+        """
+        done: dict[tuple, Any] = {}
+
+        def reading(call: Call, tensor):
+            read = self.edits.readings.get((call.key, id(tensor)))
+            if read is None:
+                return values[id(tensor)]
+            key: tuple = (id(read.insertion),)
+            if key not in done:
+                (done[key],) = apply(
+                    self._ic(read.insertion),
+                    (values[id(read.insertion.tensor)],),
+                    {},
+                    (read.insertion.tensor,),
+                )
+            for step in read.steps:
+                producer, key = done[key], (*key, step.key)
+                if key not in done:
+                    args, kwargs = _replace_tensors(
+                        step, lambda tensor, producer=producer: producer
+                    )
+                    (done[key],) = apply(self._layer(step.operation), args, kwargs, step.outputs)
+            return done[key]
+
+        for call in self._needed(graph):
+            fold = self.edits.folds.get(call.key)
+            clip = self.edits.clips.get(call.key)
+            if fold is not None and fold.is_bypassed:
+                outputs = [values[id(call.inputs[0])]]
+            elif fold is not None and fold.is_replaced:
+                outputs = apply(
+                    self._affine(call, fold), (values[id(call.inputs[0])],), {}, call.outputs
+                )
+            elif clip is not None and not clip.is_fused:
+                outputs = apply(
+                    self._clip(call, clip), (values[id(call.inputs[0])],), {}, call.outputs
+                )
+            else:
+                child = graph.child(call)
+                operation = (
+                    self._layer(call.operation) if child is None else self._called(call, child)
+                )
+                args, kwargs = _replace_tensors(
+                    call, lambda tensor, call=call: reading(call, tensor)
+                )
+                outputs = apply(operation, args, kwargs, call.outputs)
+                if clip is not None:
+                    outputs = apply(self._clip(call, clip), tuple(outputs), {}, call.outputs)
+            if call.key in self._named:
+                outputs = apply(self._name_holder(call), tuple(outputs), {}, call.outputs)
+            values.update(zip(map(id, call.outputs), outputs, strict=True))
+
+    def _needed(self, graph: Graph) -> list[Call]:
+        """The calls that the outputs still need: shape-only steps that an IC layer went before may
+        have lost their readers.
+        """
+        live = set(graph.output_ids)
+        needed = []
+        for call in reversed(graph.calls):
+            if any(id(tensor) in live for tensor in call.outputs):
+                needed.append(call)
+                for tensor in call.inputs:
+                    read = self.edits.readings.get((call.key, id(tensor)))
+                    live.add(id(tensor if read is None else read.insertion.tensor))
+        return needed[::-1]
+
+    def _affine(self, call: Call, fold: Fold):
+        key, old = self.edits.affine_key(call), call.operation
+        if key not in self.parts.affines:
+            axis = inside_time(old).axis
+            axis += time_axes(old) if axis >= 0 else 0
+            new = ChannelAffine(
+                axis,
+                use_scale=fold.decision is FoldDecision.AFFINE,
+                name=self.edits.affine_names[key],
+                dtype=old.dtype_policy,
+            )
+            self.parts.affines[key] = (old, new)
+        return self.parts.affines[key][1]
+
+    def _name_holder(self, call: Call):
+        """What has the name of a layer that leaves, one for all of its calls."""
+        old = call.operation
+        if id(old) not in self._name_holders:
+            self._name_holders[id(old)] = keras.layers.Identity(
+                name=old.name, dtype=old.dtype_policy.name
+            )
+        return self._name_holders[id(old)]
+
+    def _clip(self, call: Call, clip: Clip):
+        # An op node has no dtype policy.
+        dtype = getattr(call.operation, "dtype_policy", None) or call.outputs[0].dtype
+        new = ChannelClip(clip.axis, use_upper=clip.upper is not None, name=clip.name, dtype=dtype)
+        self.parts.clips[call.key] = (clip, new)
+        return new
+
+    def _layer(self, old):
+        if id(old) not in self.parts.layers:
+            changes = bias_changes(inside_time(old)) if id(old) in self.edits.biased else {}
+            if id(old) in self.edits.unfused:
+                changes["activation"] = None
+            new = (
+                copy_layer(old, changes, _copy_model)
+                if changes
+                else copy_operation(old, _copy_model)
+            )
+            self.parts.layers[id(old)] = (old, new)
+            if self.edits.weights != "fresh" and type(old) in WEIGHT_LAYERS:
+                self._postpone_initializers(new)
+        return self.parts.layers[id(old)][1]
+
+    def _postpone_initializers(self, layer):
+        """Has the layer start from zeros: random numbers would be overwritten at once.
+        `restore_initializers` gives it its initializers back.
+        """
+        for name, value in list(vars(layer).items()):
+            if name.endswith("_initializer"):
+                self._initializers.append((layer, name, value))
+                setattr(layer, name, keras.initializers.Zeros())
+
+    def restore_initializers(self):
+        """To be called when all layers are built."""
+        for layer, name, value in self._initializers:
+            setattr(layer, name, value)
+
+    def _input(self, tensor):
+        old = producer_of(tensor)
+        new = copy_operation(old, _copy_model)
+        # One for each graph: two models may be built on the same Input.
+        self.parts.layers[id(new)] = (old, new)
+        return new.output
+
+    def _ic(self, insertion: Insertion):
+        if id(insertion) not in self.parts.ics:
+            dtype = insertion.layer.dtype_policy
+            if dtype.quantization_mode is not None:
+                # The layer is quantized, what it reads is not: "int8_from_float32" names both.
+                dtype = dtype.name.rpartition("_from_")[2]
+            assert insertion.rate is not None
+            ic = IndependentComponent(
+                insertion.rate,
+                axis=insertion.axis,
+                name=insertion.name,
+                dtype=dtype,
+                seed=insertion.seed,
+            )
+            self.parts.ics[id(insertion)] = (insertion, ic)
+        return self.parts.ics[id(insertion)][1]
+
+
+def _replace_tensors(call: Call, new: Callable) -> tuple[tuple, dict]:
+    def replace(leaf):
+        return new(leaf) if isinstance(leaf, keras.KerasTensor) else leaf
+
+    return keras.tree.map_structure(replace, call.args), keras.tree.map_structure(
+        replace, call.kwargs
+    )
+
+
+def _set_trainable(parts: Parts) -> None:
+    # Setting a model's flag sets those of its layers too, so that models come first, the outer
+    # before the inner.
+    for old, new in reversed(parts.models.values()):
+        new.trainable = old.trainable
+    for old, new in parts.affines.values():
+        new.trainable = old.trainable
+    for insertion, ic in parts.ics.values():
+        ic.trainable = insertion.layer.trainable
+    for old, new in parts.layers.values():
+        if isinstance(old, keras.layers.Layer):
+            for old_part, new_part in zip(sublayers(old), sublayers(new), strict=True):
+                new_part.trainable = old_part.trainable
+            for given, taken in paired_weights(old, new):
+                if given.trainable != taken.trainable:
+                    taken.trainable = given.trainable
