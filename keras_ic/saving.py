@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from keras_ic.layers.independent_component import IndependentComponent
+from keras_ic.utils.keras_internals import sublayers
 from keras_ic.utils.validation import checked_model, checked_path
 
 CONFIG = "config.json"
@@ -238,7 +239,7 @@ def _random_states(model):
     """
     without = [
         layer
-        for layer in model._flatten_layers()
+        for layer in sublayers(model)
         if isinstance(layer, IndependentComponent) or getattr(layer, "rate", None) == 0
     ]
     own = {id(variable) for layer in without for variable in layer.variables}

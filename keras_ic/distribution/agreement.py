@@ -1,4 +1,4 @@
-"""What all workers have to know alike."""
+"""The workers of a strategy, and what the chief broadcasts to them."""
 
 import functools
 from typing import Any
@@ -7,14 +7,13 @@ import keras
 import numpy as np
 
 from keras_ic.distribution.peers import peers_needed
+from keras_ic.utils.lazy_imports import tensorflow as tf
 
 
 def number_of_workers(strategy: Any) -> int:
     """The processes of a tf.distribute strategy. (The hosts of a TPU are none: one process drives
     them all.)
     """
-    import tensorflow as tf
-
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 1
     spec = strategy.cluster_resolver.cluster_spec().as_dict()
@@ -30,15 +29,13 @@ def worker_index(strategy: Any) -> int:
     return resolver.task_id + (chiefs if resolver.task_type == "worker" else 0)
 
 
-def from_chief(strategy: Any, values: list[np.ndarray]) -> list[np.ndarray]:
+def broadcast(strategy: Any, values: list[np.ndarray]) -> list[np.ndarray]:
     """The chief's values, on every worker. All call it at the same time, each with arrays of the
     same shapes and types.
 
     Floats travel as float32 (float64 as such), all else as int64; every bit arrives, since what the
     others add is zero.
     """
-    import tensorflow as tf
-
     if number_of_workers(strategy) == 1 or not values:
         return values
     arrived: list[Any] = [None] * len(values)
@@ -70,7 +67,6 @@ def from_chief(strategy: Any, values: list[np.ndarray]) -> list[np.ndarray]:
 @functools.lru_cache(maxsize=4)
 def _exchange(strategy, kind):
     """One function for arrays of any length, so that it is traced once."""
-    import tensorflow as tf
 
     def give(packed):
         context = tf.distribute.get_replica_context()
@@ -86,10 +82,10 @@ def _exchange(strategy, kind):
     )
 
 
-def give_variables(strategy: Any, variables: list) -> None:
+def broadcast_variables(strategy: Any, variables: list) -> None:
     """Gives every worker the chief's values of the variables."""
     if number_of_workers(strategy) > 1:
-        values = from_chief(
+        values = broadcast(
             strategy, [keras.ops.convert_to_numpy(variable) for variable in variables]
         )
         for variable, value in zip(variables, values, strict=True):

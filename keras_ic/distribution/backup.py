@@ -8,8 +8,9 @@ import keras
 import numpy as np
 
 from keras_ic import saving
-from keras_ic.distribution.agreement import from_chief, give_variables
+from keras_ic.distribution.agreement import broadcast, broadcast_variables
 from keras_ic.distribution.keras_fit import variables_of
+from keras_ic.utils.keras_internals import set_initial_epoch
 from keras_ic.utils.validation import checked_int
 
 PROGRESS = "keras_ic_progress.json"
@@ -108,9 +109,7 @@ class Backup(keras.callbacks.Callback):
                 *((progress["epoch"], progress["step"]) if progress and not problem else (0, 0)),
             ]
         )
-        failed, found, epoch, step = (
-            int(value) for value in from_chief(state.strategy, [place])[0]
-        )
+        failed, found, epoch, step = (int(value) for value in broadcast(state.strategy, [place])[0])
         if failed:
             reason = problem or "see its message"
             raise ValueError(
@@ -119,12 +118,13 @@ class Backup(keras.callbacks.Callback):
             )
         if not found:
             return
-        give_variables(state.strategy, variables_of(model))
+        broadcast_variables(state.strategy, variables_of(model))
         values = np.array(
             progress["metrics"] if progress else [0.0] * len(self._metric_variables())
         )
-        self._metrics = from_chief(state.strategy, [values])[0].tolist() if step else None
-        model._initial_epoch, state.skip = epoch, step
+        self._metrics = broadcast(state.strategy, [values])[0].tolist() if step else None
+        set_initial_epoch(model, epoch)
+        state.skip = step
 
     def on_epoch_begin(self, epoch, logs=None):
         """Gives the metrics of a resumed epoch what they had."""

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_ic import distribution
-from keras_ic.distribution.agreement import from_chief
+from keras_ic.distribution.agreement import broadcast
 from keras_ic.experiments import record as records
 from keras_ic.experiments.running import FINAL, versions
 from keras_ic.imagenet.recipe import Recipe
@@ -115,7 +115,7 @@ def agreed_lines(
                 )
         except (ValueError, OSError) as error:
             problem = error
-    agreed = from_chief(setting.strategy, [np.array([problem is not None, finished, *place])])[0]
+    agreed = broadcast(setting.strategy, [np.array([problem is not None, finished, *place])])[0]
     refused, done, epoch, step = (int(value) for value in agreed)
     if refused:
         raise problem or ValueError(

@@ -85,6 +85,22 @@ def test_the_copy_is_alike_and_the_given_model_untouched(strategy, tmp_path):
     )
 
 
+def test_what_is_excluded_from_weight_decay_stays_so(strategy):
+    """Of an optimizer that is built, and of one in a LossScaleOptimizer."""
+    model = network()
+    optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_list=[model.layers[0].kernel], var_names=["bias"])
+    model.compile(keras.optimizers.LossScaleOptimizer(optimizer), **LOSS)
+    model.optimizer.build(model.trainable_variables)
+    with strategy.scope():
+        copy = distribution.prepare(model)
+    for each in (model, copy):
+        inner = each.optimizer.inner_optimizer
+        with strategy.scope():
+            decay = [inner._use_weight_decay(weight) for weight in each.trainable_variables]
+        assert decay == [False, False, True, False]
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_replicas_equal_one_device_also_on_an_uneven_last_batch(strategy, accumulate):
     """37 rows: the last batch of 8 has 5, which two replicas share as 4 and 1. Two parts of a batch
@@ -298,7 +314,7 @@ def test_backup_within_an_epoch(strategy, tmp_path):
         np.testing.assert_allclose(rest[name], history[name][1:], rtol=1e-6)
 
 
-def test_parts_and_shares_without_examples_teach_nothing(strategy):
+def test_parts_and_replicas_without_examples_change_nothing(strategy):
     """A last batch of 2 in 4 parts, and one of 1 on two replicas, with a layer that makes nan of no
     examples.
     """
