@@ -1,6 +1,7 @@
 """The workers of a strategy, and what the chief broadcasts to them."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -80,6 +81,30 @@ def _exchange(strategy, kind):
         input_signature=[tf.TensorSpec([None], kind)],
         autograph=False,
     )
+
+
+def ask_chief(strategy: Any, ask: Callable[[], list[int]], count: int) -> list[int]:
+    """What a function of the chief alone gives, on every worker; what it raises is an error on all.
+
+    Args:
+        strategy: The strategy of the workers, all of which call this at the same time.
+        ask: Callable that the chief calls, and that returns `count` integers.
+        count: Integer, how many they are.
+
+    Raises:
+        ValueError: In one line, if the function raises an error of any kind.
+    """
+    problem, values = "", [0] * count
+    if worker_index(strategy) == 0:
+        try:
+            values = ask()
+        # Whatever it is, the workers that wait for the chief have to be told.
+        except Exception as error:
+            problem = " ".join(str(error).split()) or type(error).__name__
+    failed, *values = broadcast(strategy, [np.array([bool(problem), *values])])[0].tolist()
+    if failed:
+        raise ValueError(problem or "The chief has failed; its message says why.")
+    return values
 
 
 def broadcast_variables(strategy: Any, variables: list) -> None:

@@ -57,7 +57,7 @@ def prepare(
     runs callbacks that write (`ModelCheckpoint`, `BackupAndRestore`, `TensorBoard`, and others that
     have an attribute `chief_only`); what `BackupAndRestore` restores reaches all workers. Metrics
     of an epoch are those of all replicas, every example counted once however unevenly the last
-    batch is shared out; those shown while an epoch runs are this worker's. Moving statistics, stock
+    batch is spread; those shown while an epoch runs are this worker's. Moving statistics, stock
     BatchNormalization's too, are averaged over the replicas at every step.
 
     Args:
