@@ -2,7 +2,6 @@
 
 import csv
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -66,10 +65,8 @@ def test_killed_or_signalled_and_resumed_equals_never_stopped(train, tmp_path):
     """
     (unbroken, _), _, codes = train(2, "unbroken", **SETTINGS)
     assert codes == [0, 0]
-    begin = time.monotonic()
     _, run, codes = train(2, "broken", kill=[1, 6], **SETTINGS)
     assert codes == [76, -9], run.text(0) + run.text(1)
-    assert time.monotonic() - begin < 120
     last = run.text(0).splitlines()[-1]
     assert (
         "Another worker is gone or does not answer; start the same command again" in last
