@@ -13,11 +13,16 @@ import keras
 import numpy as np
 
 from keras_ic.layers.independent_component import IndependentComponent
+from keras_ic.utils.keras_internals import sublayers
 from keras_ic.utils.validation import checked_model, checked_path
 
 CONFIG = "config.json"
 RANDOM_STATES = "keras_ic_random_states.json"
 WEIGHTS = {"model.weights.h5", "model.weights.npz"}
+# Keras does not pack what it writes, and weights cannot be packed much. An entry that unpacks to
+# more than so many times its bytes is refused before it is read, and so is a larger text.
+MOST_UNPACKED, SMALL = 100, 2**20
+MOST_BYTES = {CONFIG: 2**24, "metadata.json": SMALL, RANDOM_STATES: SMALL}
 
 
 @contextlib.contextmanager
@@ -206,6 +211,48 @@ def restore(model: keras.Model, path: str | os.PathLike) -> None:
         variable.assign(state)
 
 
+def read_entry(path: str | os.PathLike, name: str) -> Any:
+    """Reads an entry of a model file that holds JSON.
+
+    Args:
+        path: Path ending in `.keras`.
+        name: String, the name of the entry.
+
+    Returns:
+        The value, or `None` if the file has no such entry.
+
+    Raises:
+        ValueError: In one line, for any failure to read it.
+
+    Example:
+
+    ```python
+    import pathlib, tempfile
+    import keras
+    from keras_ic.saving import read_entry
+
+    path = pathlib.Path(tempfile.mkdtemp(), "model.keras")
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(path)
+    assert read_entry(path, "config.json")["class_name"] == "Sequential"
+    ```
+    """
+    path = checked_name(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if name not in archive.namelist():
+                return None
+            if not _has_sound_sizes(archive):
+                raise ValueError("an entry is too large")
+            return json.loads(archive.read(name))
+    # Damaged bytes make zipfile raise nearly anything; see `_is_whole`.
+    except Exception as error:
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
+        raise ValueError(
+            f"This model file cannot be read ({reason}); restore it from a copy, or delete it."
+            f" Received: {str(path)!r}"
+        ) from None
+
+
 def _state(model):
     return [
         *model.variables,
@@ -238,7 +285,7 @@ def _random_states(model):
     """
     without = [
         layer
-        for layer in model._flatten_layers()
+        for layer in sublayers(model)
         if isinstance(layer, IndependentComponent) or getattr(layer, "rate", None) == 0
     ]
     own = {id(variable) for layer in without for variable in layer.variables}
@@ -319,11 +366,20 @@ def _is_whole(file):
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
             return (
-                archive.testzip() is None
+                _has_sound_sizes(archive)
+                and archive.testzip() is None
                 and not WEIGHTS.isdisjoint(names)
                 and "class_name" in json.loads(archive.read(CONFIG))
             )
     # Damaged bytes make zipfile raise nearly anything: BadZipFile, OSError, NotImplementedError,
-    # RuntimeError, struct.error.
+    # RuntimeError, EOFError, zlib.error, struct.error.
     except Exception:
         return False
+
+
+def _has_sound_sizes(archive):
+    return all(
+        entry.file_size
+        <= MOST_BYTES.get(entry.filename, MOST_UNPACKED * max(entry.compress_size, SMALL))
+        for entry in archive.infolist()
+    )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_ic
-from keras_ic.saving import load_model, replacing, restore, save_model
+from keras_ic.saving import load_model, read_entry, replacing, restore, save_model
 
 DAMAGED = r"^This is no whole Keras model file: .* Received: '.*\.keras'$"
 
@@ -182,6 +182,18 @@ def test_other_endings(tmp_path, model):
     with pytest.raises(ValueError, match=message):
         load_model(tmp_path / "model.h5")
     assert os.listdir(tmp_path) == []
+
+
+def test_an_entry_of_a_file(tmp_path, model):
+    path = tmp_path / "model.keras"
+    save_model(model, path)
+    assert read_entry(path, "config.json")["class_name"] == "Sequential"
+    assert read_entry(path, "none.json") is None
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"^This model file cannot be read .* Received: '.*'$"):
+        read_entry(path, "config.json")
+    with pytest.raises(ValueError, match=r"^This model file cannot be read .* Received: '.*'$"):
+        read_entry(tmp_path / "none.keras", "config.json")
 
 
 def with_stock_dropout():

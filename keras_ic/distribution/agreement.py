@@ -1,20 +1,20 @@
-"""What all workers have to know alike."""
+"""The workers of a strategy, and what the chief broadcasts to them."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_ic.distribution.peers import peers_needed
+from keras_ic.utils.lazy_imports import tensorflow as tf
 
 
 def number_of_workers(strategy: Any) -> int:
     """The processes of a tf.distribute strategy. (The hosts of a TPU are none: one process drives
     them all.)
     """
-    import tensorflow as tf
-
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 1
     spec = strategy.cluster_resolver.cluster_spec().as_dict()
@@ -30,15 +30,13 @@ def worker_index(strategy: Any) -> int:
     return resolver.task_id + (chiefs if resolver.task_type == "worker" else 0)
 
 
-def from_chief(strategy: Any, values: list[np.ndarray]) -> list[np.ndarray]:
+def broadcast(strategy: Any, values: list[np.ndarray]) -> list[np.ndarray]:
     """The chief's values, on every worker. All call it at the same time, each with arrays of the
     same shapes and types.
 
     Floats travel as float32 (float64 as such), all else as int64; every bit arrives, since what the
     others add is zero.
     """
-    import tensorflow as tf
-
     if number_of_workers(strategy) == 1 or not values:
         return values
     arrived: list[Any] = [None] * len(values)
@@ -70,7 +68,6 @@ def from_chief(strategy: Any, values: list[np.ndarray]) -> list[np.ndarray]:
 @functools.lru_cache(maxsize=4)
 def _exchange(strategy, kind):
     """One function for arrays of any length, so that it is traced once."""
-    import tensorflow as tf
 
     def give(packed):
         context = tf.distribute.get_replica_context()
@@ -86,10 +83,34 @@ def _exchange(strategy, kind):
     )
 
 
-def give_variables(strategy: Any, variables: list) -> None:
+def ask_chief(strategy: Any, ask: Callable[[], list[int]], count: int) -> list[int]:
+    """What a function of the chief alone gives, on every worker; what it raises is an error on all.
+
+    Args:
+        strategy: The strategy of the workers, all of which call this at the same time.
+        ask: Callable that the chief calls, and that returns `count` integers.
+        count: Integer, how many they are.
+
+    Raises:
+        ValueError: In one line, if the function raises an error of any kind.
+    """
+    problem, values = "", [0] * count
+    if worker_index(strategy) == 0:
+        try:
+            values = ask()
+        # Whatever it is, the workers that wait for the chief have to be told.
+        except Exception as error:
+            problem = " ".join(str(error).split()) or type(error).__name__
+    failed, *values = broadcast(strategy, [np.array([bool(problem), *values])])[0].tolist()
+    if failed:
+        raise ValueError(problem or "The chief has failed; its message says why.")
+    return values
+
+
+def broadcast_variables(strategy: Any, variables: list) -> None:
     """Gives every worker the chief's values of the variables."""
     if number_of_workers(strategy) > 1:
-        values = from_chief(
+        values = broadcast(
             strategy, [keras.ops.convert_to_numpy(variable) for variable in variables]
         )
         for variable, value in zip(variables, values, strict=True):

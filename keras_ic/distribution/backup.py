@@ -8,8 +8,9 @@ import keras
 import numpy as np
 
 from keras_ic import saving
-from keras_ic.distribution.agreement import from_chief, give_variables
+from keras_ic.distribution.agreement import ask_chief, broadcast, broadcast_variables
 from keras_ic.distribution.keras_fit import variables_of
+from keras_ic.utils.keras_internals import set_initial_epoch
 from keras_ic.utils.validation import checked_int
 
 PROGRESS = "keras_ic_progress.json"
@@ -69,14 +70,24 @@ class Backup(keras.callbacks.Callback):
             if every is None
             else checked_int("every", every, "None or an integer above 0", lambda value: value > 0)
         )
-        self._metrics: list[float] | None = None
+        self._metrics: list[np.ndarray] | None = None
 
-    def place(self) -> tuple[int, int]:
+    def place(self, strategy: Any = None) -> tuple[int, int]:
         """The epoch and the step in it, both from 0, at which training goes on; `(0, 0)` without a
-        backup. The chief's file is read.
+        backup.
+
+        Args:
+            strategy: The strategy of several workers, all of which call this at the same time: the
+                chief reads the file, and an error there is an error on all. Defaults to `None`:
+                this process reads it.
         """
-        progress = self._progress()
-        return (progress["epoch"], progress["step"]) if progress else (0, 0)
+
+        def read():
+            progress = self._progress()
+            return [progress["epoch"], progress["step"]] if progress else [0, 0]
+
+        epoch, step = read() if strategy is None else ask_chief(strategy, read, 2)
+        return epoch, step
 
     def on_train_begin(self, logs=None):
         """Restores, if there is something to restore."""
@@ -87,50 +98,46 @@ class Backup(keras.callbacks.Callback):
                 f" {model.name!r}"
             )
         state = model.distribution
-        problem, progress = "", None
-        if state.is_chief:
-            try:
-                progress = self._progress()
-                if progress is not None:
-                    if progress["step"] and progress["steps"] != self.params["steps"]:
-                        raise ValueError(
-                            f"it was made in an epoch of {progress['steps']} steps, not"
-                            f" {self.params['steps']}; give `steps_per_epoch`"
-                        )
-                    saving.restore(model, self.path)
-            # Whatever it is, the workers that wait for the chief have to be told.
-            except Exception as error:
-                problem = " ".join(str(error).split()) or type(error).__name__
-        place = np.array(
-            [
-                bool(problem),
-                progress is not None,
-                *((progress["epoch"], progress["step"]) if progress and not problem else (0, 0)),
+
+        def restored():
+            progress = self._progress()
+            if progress is None:
+                return [0, 0, 0]
+            if progress["step"] and progress["steps"] != self.params["steps"]:
+                raise ValueError(
+                    f"it was made in an epoch of {progress['steps']} steps, not"
+                    f" {self.params['steps']}; give `steps_per_epoch`"
+                )
+            values = [
+                np.reshape(value, variable.shape)
+                for value, variable in zip(
+                    progress["metrics"], self._metric_variables(), strict=True
+                )
             ]
-        )
-        failed, found, epoch, step = (
-            int(value) for value in from_chief(state.strategy, [place])[0]
-        )
-        if failed:
-            reason = problem or "see its message"
+            saving.restore(model, self.path)
+            self._metrics = values
+            return [1, progress["epoch"], progress["step"]]
+
+        try:
+            found, epoch, step = ask_chief(state.strategy, restored, 3)
+        except ValueError as error:
             raise ValueError(
-                f"The chief could not go on from its backup ({reason}); restore the file, or choose"
+                f"The chief could not go on from its backup ({error}); restore the file, or choose"
                 f" another. Received: {str(self.path)!r}"
-            )
+            ) from None
         if not found:
             return
-        give_variables(state.strategy, variables_of(model))
-        values = np.array(
-            progress["metrics"] if progress else [0.0] * len(self._metric_variables())
-        )
-        self._metrics = from_chief(state.strategy, [values])[0].tolist() if step else None
-        model._initial_epoch, state.skip = epoch, step
+        broadcast_variables(state.strategy, variables_of(model))
+        metrics = self._metrics or [np.zeros(each.shape) for each in self._metric_variables()]
+        self._metrics = broadcast(state.strategy, metrics) if step else None
+        set_initial_epoch(model, epoch)
+        state.skip = step
 
     def on_epoch_begin(self, epoch, logs=None):
         """Gives the metrics of a resumed epoch what they had."""
         if self._metrics is not None:
             for variable, value in zip(self._metric_variables(), self._metrics, strict=True):
-                variable.assign(np.reshape(value, variable.shape).astype(variable.dtype))
+                variable.assign(value.astype(variable.dtype))
             self._metrics = None
         self._epoch = epoch
 
@@ -141,7 +148,7 @@ class Backup(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Saves, and stops if the workers have agreed to."""
         if self._skipped or batch + 1 == self.params["steps"]:
-            return  # Behind the last step, `on_epoch_end` saves, once the epoch has its test.
+            return  # After the last step, `on_epoch_end` saves, once the epoch has its validation.
         if self.model.distribution.stop_agreed or (self.every and (batch + 1) % self.every == 0):
             self._save(self._epoch, batch + 1)
         self._stop_if_agreed()
@@ -185,10 +192,14 @@ class Backup(keras.callbacks.Callback):
     def _progress(self):
         if not self.path.exists():
             return None
+        progress = saving.read_entry(self.path, PROGRESS)
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                return json.loads(archive.read(PROGRESS))
-        except (zipfile.BadZipFile, KeyError, ValueError):
+            return {
+                **{name: int(progress[name]) for name in ("epoch", "step")},
+                "steps": progress["steps"],
+                "metrics": list(progress["metrics"]),
+            }
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise ValueError(
                 "This is no whole backup of a run; restore it from a copy, or delete it. Received:"
                 f" {str(self.path)!r}"

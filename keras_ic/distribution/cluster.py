@@ -165,8 +165,8 @@ def _from_slurm(environment: Mapping[str, str]) -> Cluster:
     port = environment.get("KERAS_IC_PORT", "8888")
     if re.fullmatch("[0-9]{1,5}", port) is None or not 0 < int(port) <= PORTS - max(counts):
         raise ValueError(
-            "KERAS_IC_PORT must be a port with room behind it for the tasks of a host. Received:"
-            f" KERAS_IC_PORT={port!r}"
+            "KERAS_IC_PORT must be a port followed by free ports for the other tasks of its host."
+            f" Received: KERAS_IC_PORT={port!r}"
         )
     base = int(port)
     addresses = [

@@ -1,10 +1,10 @@
-"""`fit` under every strategy. What of Keras has to be put right for it is in this file alone.
+"""`fit` under every strategy.
 
-Keras 3.15 fails under MultiWorkerMirroredStrategy in two places (keras#20585):
-`_maybe_symbolic_build` reduces a batch over the workers as if it were one number a replica, and the
-function around a step reduces scalar metrics along axis 0. Both are given to a model as attributes
-of its own, beside its class, so that it is saved as what it is.
-`tests/distribution/test_keras_fit.py` fails when Keras needs this no longer.
+Keras 3.15 fails under MultiWorkerMirroredStrategy in two places (keras#20585): the method that
+builds metrics and losses reduces a batch over the workers as if it were one number a replica, and
+the function around a step reduces scalar metrics along axis 0. Both are given to a model as
+attributes of its own, beside its class, so that it is saved as what it is.
+`tests/distribution/test_workers.py` fails when Keras needs this no longer.
 """
 
 import time
@@ -14,15 +14,24 @@ import keras
 import numpy as np
 
 from keras_ic.distribution.agreement import (
-    from_chief,
-    give_variables,
+    broadcast,
+    broadcast_variables,
     number_of_workers,
     worker_index,
 )
 from keras_ic.distribution.peers import peers_needed
 from keras_ic.distribution.step import TrainStep
 from keras_ic.surgery.compiling import compile_like
-from keras_ic.utils.lazy_imports import needed
+from keras_ic.utils.keras_internals import (
+    SYMBOLIC_BUILD,
+    build_from_batch,
+    copy_decay_exclusions,
+    initial_epoch,
+    is_fully_built,
+    set_initial_epoch,
+    sublayers,
+)
+from keras_ic.utils.lazy_imports import tensorflow as tf
 from keras_ic.utils.validation import checked_int, checked_model
 
 # What writes files or to the terminal, and so is the chief's alone. A callback of one's own is too
@@ -48,16 +57,18 @@ def prepare(
     runs callbacks that write (`ModelCheckpoint`, `BackupAndRestore`, `TensorBoard`, and others that
     have an attribute `chief_only`); what `BackupAndRestore` restores reaches all workers. Metrics
     of an epoch are those of all replicas, every example counted once however unevenly the last
-    batch is shared out; those shown while an epoch runs are this worker's. Moving statistics, stock
+    batch is spread; those shown while an epoch runs are this worker's. Moving statistics, stock
     BatchNormalization's too, are averaged over the replicas at every step.
 
     Args:
         model: A built `keras.Model`, Functional, Sequential or with a `get_config` that gives it
             back; compiled or not, made in the scope or not. A `train_step` of its own is kept and
             used.
-        accumulate: Integer above 0: the share of a batch on a replica goes through the network in
-            so many parts, and their gradients are added up, so that the memory for activations is
-            that of one part. Defaults to `1`.
+        accumulate: Integer above 0: what a replica has of a batch goes through the network in so
+            many parts, and their gradients are added up, so that the memory for activations is that
+            of one part. Loss and gradients are those of the whole batch, also with masks and
+            weights; a loss that a `compute_loss` of the model's own gives counts as a mean over
+            examples. Defaults to `1`.
         jit_compile: `True`, `False` or `"auto"`: whether XLA compiles the forward and the backward
             pass inside each replica's step; then batches need a fixed size. (Keras turns XLA off
             under every strategy.) `"auto"` is True on GPUs and TPUs where no layer is synchronized.
@@ -111,26 +122,25 @@ def prepare(
             f" Received: backend {backend!r}"
         )
     synchronized = [
-        layer.name for layer in model._flatten_layers() if getattr(layer, "synchronized", False)
+        layer.name for layer in sublayers(model) if getattr(layer, "synchronized", False)
     ]
     if jit_compile is True and synchronized:
         raise ValueError(
             "XLA cannot compile exchanges inside layers; take jit_compile=False. Received:"
             f" synchronized layers {', '.join(synchronized)}"
         )
-    tf = needed("tensorflow", "tensorflow", "tensorflow")
     strategy = tf.distribute.get_strategy()
     if jit_compile == "auto":
         accelerators = tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
         jit_compile = bool(accelerators) and not synchronized
     with peers_needed(number_of_workers(strategy)):
         prepared = _copy(model)
-        give_variables(strategy, variables_of(prepared))
-    _Prepared(prepared, strategy, accumulate, bool(jit_compile))
+        broadcast_variables(strategy, variables_of(prepared))
+    _PreparedModel(prepared, strategy, accumulate, bool(jit_compile))
     return prepared
 
 
-class _Prepared:
+class _PreparedModel:
     """The methods that take the place of a model's own, and what they share."""
 
     def __init__(self, model: keras.Model, strategy: Any, accumulate: int, jit_compile: bool):
@@ -152,13 +162,13 @@ class _Prepared:
             "evaluate",
             "make_train_function",
             "make_test_function",
-            "_maybe_symbolic_build",
         ):
             setattr(model, name, getattr(self, name))
+        setattr(model, SYMBOLIC_BUILD, self.build)
 
     def fit(self, *args, callbacks=None, verbose="auto", **kwargs):
         """As `keras.Model.fit`."""
-        callbacks = [*self._of_this_worker(callbacks), _Alike()]
+        callbacks = [*self._of_this_worker(callbacks), _Broadcast()]
         self._stops = None
         with peers_needed(self.workers):
             return type(self.model).fit(
@@ -212,13 +222,11 @@ class _Prepared:
             take = self._distributed(lambda data, stop: (model.test_step(data), None))
             model.test_function = lambda iterator: take(iterator, False)[0]
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+    def build(self, iterator=None, data_batch=None):
         """Builds metrics and losses from this replica's part of a batch, and reads no batch where
         all is built.
         """
-        model = self.model
-        state = (model._compile_metrics, model._compile_loss, model.optimizer)
-        if all(part is None or part.built for part in state):
+        if is_fully_built(self.model):
             return
         if iterator is not None:
             _, _, batches = next(iter(iterator))
@@ -227,13 +235,12 @@ class _Prepared:
             lambda value: self.strategy.experimental_local_results(value)[0], data_batch
         )
         with self.strategy.scope():
-            model._symbolic_build(data_batch=data_batch)
+            build_from_batch(self.model, data_batch)
 
     def _distributed(self, step):
         """A function of an iterator that runs a step on all replicas, and gives the mean of its
         logs over those of this worker.
         """
-        import tensorflow as tf
 
         def on_all(data, stop):
             logs, stops = self.strategy.run(step, args=(data, stop))
@@ -284,14 +291,14 @@ def _is_of_chief(callback):
     )
 
 
-class _Alike(keras.callbacks.Callback):
+class _Broadcast(keras.callbacks.Callback):
     """Gives all workers what the callbacks of the chief have restored."""
 
     def on_train_begin(self, logs=None):
         strategy = self.model.distribution.strategy
-        give_variables(strategy, variables_of(self.model))
-        (epoch,) = from_chief(strategy, [np.array(self.model._initial_epoch or 0)])
-        self.model._initial_epoch = int(epoch) or None
+        broadcast_variables(strategy, variables_of(self.model))
+        (epoch,) = broadcast(strategy, [np.array(initial_epoch(self.model))])
+        set_initial_epoch(self.model, int(epoch))
 
 
 def variables_of(model: keras.Model) -> list:
@@ -322,7 +329,14 @@ def _copy(model: keras.Model) -> keras.Model:
     for to, given in pairs:
         to.assign(keras.ops.convert_to_numpy(given))
     compile_like(model, new)
-    if new.compiled and model.optimizer.built:
+    if not new.compiled or model.optimizer is None:
+        return new
+    copy_decay_exclusions(
+        model.optimizer,
+        new.optimizer,
+        zip(model.trainable_variables, new.trainable_variables, strict=True),
+    )
+    if model.optimizer.built:
         for to, given in zip(new.optimizer.variables, model.optimizer.variables, strict=True):
             to.assign(keras.ops.convert_to_numpy(given))
     return new

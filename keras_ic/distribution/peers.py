@@ -3,6 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
+from keras_ic.utils.lazy_imports import tensorflow as tf
+
 
 class LostPeerError(RuntimeError):
     """Another worker of the job is gone, or has not answered in time. Started again, all workers go
@@ -15,8 +17,6 @@ def peers_needed(workers: int) -> Iterator[None]:
     """Turns what TensorFlow raises in a worker whose peer is gone, several kinds of error in many
     lines, into `LostPeerError`.
     """
-    import tensorflow as tf
-
     gone = (
         tf.errors.UnavailableError,
         tf.errors.AbortedError,

@@ -9,7 +9,8 @@ import keras
 
 from keras_ic.distribution.cluster import Cluster, check_port, cluster, wait_for_peers
 from keras_ic.distribution.peers import peers_needed
-from keras_ic.utils.lazy_imports import needed
+from keras_ic.utils.lazy_imports import jax, needed
+from keras_ic.utils.lazy_imports import tensorflow as tf
 from keras_ic.utils.validation import checked_choice, checked_real
 
 KINDS = ("auto", "one", "mirrored", "multiworker", "tpu")
@@ -85,11 +86,10 @@ def strategy(kind: str = "auto", timeout: float = 60.0, start_timeout: float = 6
 
 
 def _of_tensorflow(kind: str, found: Cluster | None, timeout: float, start_timeout: float) -> Any:
-    tf = needed("tensorflow", "tensorflow", "tensorflow")
     if found is not None:
-        return _multiworker(tf, found, timeout, start_timeout)
+        return _multiworker(found, timeout, start_timeout)
     if kind == "tpu" or (kind == "auto" and tf.config.list_physical_devices("TPU")):
-        return _tpu(tf)
+        return _tpu()
     gpus = tf.config.list_logical_devices("GPU")
     if kind == "mirrored" or (kind == "auto" and len(gpus) > 1):
         devices = gpus or tf.config.list_logical_devices("CPU")
@@ -100,7 +100,7 @@ def _of_tensorflow(kind: str, found: Cluster | None, timeout: float, start_timeo
     return tf.distribute.get_strategy()
 
 
-def _multiworker(tf, found: Cluster, timeout: float, start_timeout: float) -> Any:
+def _multiworker(found: Cluster, timeout: float, start_timeout: float) -> Any:
     wait_for_peers(found, start_timeout)
     # What MultiWorkerMirroredStrategy configures itself, but for the time-out, which it leaves at
     # minutes and has no argument for.
@@ -128,7 +128,7 @@ def _multiworker(tf, found: Cluster, timeout: float, start_timeout: float) -> An
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
 
 
-def _tpu(tf) -> Any:
+def _tpu() -> Any:
     name = os.environ.get("TPU_NAME", "local")
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
@@ -145,7 +145,6 @@ def _tpu(tf) -> Any:
 
 
 def _of_jax(kind: str, found: Cluster | None, timeout: float, start_timeout: float) -> Any:
-    jax = needed("jax", "jax", "jax")
     if found is not None:
         jax.distributed.initialize(
             found.addresses[0],

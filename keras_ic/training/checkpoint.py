@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_ic import saving
-from keras_ic.distribution.agreement import from_chief, give_variables
+from keras_ic.distribution.agreement import ask_chief, broadcast, broadcast_variables
 from keras_ic.distribution.keras_fit import variables_of
 from keras_ic.utils.json_files import OF_CONTENT
 from keras_ic.utils.validation import positive_int
@@ -87,39 +87,32 @@ class CheckpointCallback(keras.callbacks.Callback):
             The epoch and the step in it, both from 0, at which training goes on.
         """
         strategy = getattr(getattr(model, "distribution", None), "strategy", None)
-        is_chief = strategy is None or model.distribution.is_chief
-        problem, progress = "", None
-        if is_chief:
-            try:
-                progress = self._progress()
-                if progress is not None:
-                    saving.restore(model, self.path)
-            # Whatever it is, the workers that wait for the chief have to be told.
-            except Exception as error:
-                problem = " ".join(str(error).split()) or type(error).__name__
-        found = progress if progress is not None and not problem else {"epoch": 0, "step": 0}
-        place = [bool(problem), progress is not None, found["epoch"], found["step"]]
-        if strategy is not None:
-            place = from_chief(strategy, [np.array(place)])[0].tolist()
-        failed, exists, epoch, step = (int(value) for value in place)
-        if failed:
+        self.offset, self._metrics = 0, None
+
+        def restored():
+            progress = self._progress()
+            if progress is None:
+                return [0, 0, 0]
+            saving.restore(model, self.path)
+            self._metrics = [np.array(value) for value in progress["metrics"]]
+            return [1, progress["epoch"], progress["step"]]
+
+        try:
+            found, epoch, self.offset = (
+                restored() if strategy is None else ask_chief(strategy, restored, 3)
+            )
+        except ValueError as error:
             raise ValueError(
-                f"The checkpoint cannot be read ({problem or 'see the message of the chief'});"
-                f" restore the file, or choose another folder. Received: {str(self.path)!r}"
-            )
-        self.offset, self._metrics = step, None
-        if exists:
-            metrics = (
-                [0.0] * len(_metric_variables(model)) if progress is None else found["metrics"]
-            )
-            if strategy is not None:
-                give_variables(strategy, variables_of(model))
-                metrics = [
-                    value.tolist()
-                    for value in from_chief(strategy, [np.array(each) for each in metrics])
-                ]
-            self._metrics = metrics if step else None
-        return epoch, step
+                f"The checkpoint cannot be read ({error}); restore the file, or choose another"
+                f" folder. Received: {str(self.path)!r}"
+            ) from None
+        if found and strategy is not None:
+            broadcast_variables(strategy, variables_of(model))
+            metrics = self._metrics or [np.zeros(each.shape) for each in _metric_variables(model)]
+            self._metrics = broadcast(strategy, metrics)
+        if not self.offset:
+            self._metrics = None
+        return epoch, self.offset
 
     def on_epoch_begin(self, epoch, logs=None):
         """Gives the metrics of a resumed epoch what they had."""

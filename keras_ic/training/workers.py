@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_ic import distribution
-from keras_ic.distribution.agreement import from_chief, number_of_workers, worker_index
+from keras_ic.distribution.agreement import broadcast, number_of_workers, worker_index
 from keras_ic.training.config import TrainingConfig
 from keras_ic.training.datasets import Dataset, Shard
 from keras_ic.training.networks import network
@@ -49,7 +49,7 @@ class Workers:
         """The chief's integers, on every worker."""
         if self.strategy is None:
             return values
-        return [int(value) for value in from_chief(self.strategy, [np.array(values)])[0]]
+        return [int(value) for value in broadcast(self.strategy, [np.array(values)])[0]]
 
     def model(self, dataset: Dataset, jit_compile: bool | str) -> keras.Model:
         """The network of the configuration, compiled, with its optimizer built."""

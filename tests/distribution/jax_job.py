@@ -1,4 +1,4 @@
-"""One process of a job on JAX: trains a small network on its share of the data, and prints what it
+"""One process of a job on JAX: trains a small network on its part of the data, and prints what it
 saw as JSON.
 """
 

@@ -83,7 +83,7 @@ def main(job):
     ]
     if not job["stock"]:
         backup = distribution.Backup(out / "backup.keras", every=job["every"])
-        _, step = backup.place()
+        _, step = backup.place(strategy)
         rest = dataset.skip(step).concatenate(dataset.repeat())
         signal.signal(
             signal.SIGTERM, lambda number, frame: setattr(model.distribution, "stop_wanted", True)

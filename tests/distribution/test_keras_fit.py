@@ -1,5 +1,7 @@
 """A prepared model on two logical CPUs, beside the same on one."""
 
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -85,9 +87,25 @@ def test_the_copy_is_alike_and_the_given_model_untouched(strategy, tmp_path):
     )
 
 
+def test_what_is_excluded_from_weight_decay_stays_so(strategy):
+    """Of an optimizer that is built, and of one in a LossScaleOptimizer."""
+    model = network()
+    optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_list=[model.layers[0].kernel], var_names=["bias"])
+    model.compile(keras.optimizers.LossScaleOptimizer(optimizer), **LOSS)
+    model.optimizer.build(model.trainable_variables)
+    with strategy.scope():
+        copy = distribution.prepare(model)
+    for each in (model, copy):
+        inner = each.optimizer.inner_optimizer
+        with strategy.scope():
+            decay = [inner._use_weight_decay(weight) for weight in each.trainable_variables]
+        assert decay == [False, False, True, False]
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_replicas_equal_one_device_also_on_an_uneven_last_batch(strategy, accumulate):
-    """37 rows: the last batch of 8 has 5, which two replicas share as 4 and 1. Two parts of a batch
+    """37 rows: the last batch of 8 has 5, of which two replicas get 4 and 1. Two parts of a batch
     have statistics of their own, hence no layer.
     """
     model = network(*([keras_ic.IC(0, synchronized=True)] if accumulate == 1 else []))
@@ -298,7 +316,7 @@ def test_backup_within_an_epoch(strategy, tmp_path):
         np.testing.assert_allclose(rest[name], history[name][1:], rtol=1e-6)
 
 
-def test_parts_and_shares_without_examples_teach_nothing(strategy):
+def test_parts_and_replicas_without_examples_change_nothing(strategy):
     """A last batch of 2 in 4 parts, and one of 1 on two replicas, with a layer that makes nan of no
     examples.
     """
@@ -373,6 +391,36 @@ def test_bad_backups(tmp_path, what):
     ):
         other.fit(dataset(), epochs=2, callbacks=[distribution.Backup(path)], verbose=0)
     assert path.read_bytes() == before
+
+
+def test_every_flipped_byte_of_a_backup_is_the_same_error(tmp_path):
+    """In the entry that holds the place, and in the directory at the end of the file."""
+    path = tmp_path / "backup.keras"
+    model = prepared(one(), network())
+    model.fit(dataset(), callbacks=[distribution.Backup(path)], verbose=0)
+    content = path.read_bytes()
+    start = content.index(b"keras_ic_progress.json")
+    for place in range(start - 30, len(content), 7):
+        for flips in (1, 8, 255):
+            changed = bytearray(content)
+            changed[place] ^= flips
+            path.write_bytes(changed)
+            try:
+                found = distribution.Backup(path).place()
+            except ValueError as error:
+                assert "\n" not in str(error) and str(error).endswith(f"Received: {str(path)!r}")
+            else:
+                assert found == (1, 0)
+
+
+@pytest.mark.parametrize("content", ["null", "{}", "[" * 100_000, '{"epoch": "x"}', "1"])
+def test_a_backup_whose_place_is_damaged(tmp_path, content):
+    path = tmp_path / "backup.keras"
+    saving.save_model(network(), path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("keras_ic_progress.json", content)
+    with pytest.raises(ValueError, match=r"restore it from a copy, or delete it\. Received: '"):
+        distribution.Backup(path).place()
 
 
 # Which Keras says of data of unknown length.

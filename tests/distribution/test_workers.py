@@ -1,7 +1,7 @@
 """Several real processes under MultiWorkerMirroredStrategy, on loopback."""
 
 import csv
-import time
+import signal
 
 import numpy as np
 import pytest
@@ -19,7 +19,11 @@ def alone_in(folder, settings):
     from tests.distribution import job
 
     (folder / "alone").mkdir()
-    return job.main({"out": str(folder / "alone"), **settings})
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        return job.main({"out": str(folder / "alone"), **settings})
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def values(result, name):
@@ -27,58 +31,43 @@ def values(result, name):
 
 
 def test_two_workers_equal_one_process(train, tmp_path):
-    """With the same global batches, synchronized statistics and no dropout, in each of 52 epochs of
-    one step.
+    """With the same global batches, synchronized statistics and no dropout, in each of 18 epochs of
+    three steps. The last batch has one example, so that the worker has none.
     """
-    settings = {"epochs": 52, "examples": 16, "batch": 16, "rate": 0.0, "synchronized": True}
+    settings = {"epochs": 18, "examples": 33, "batch": 16, "rate": 0.0, "synchronized": True}
     (chief, worker), run, codes = train(2, "two", **settings)
     assert codes == [0, 0], run.text(0) + run.text(1)
     alone = alone_in(tmp_path, settings)
     for name in ("loss", "val_loss", "accuracy", "val_accuracy"):
         np.testing.assert_allclose(values(chief, name), values(alone, name), atol=1e-5, rtol=0)
     assert values(alone, "loss")[-1] < 0.5 * values(alone, "loss")[0]  # it has trained
+    assert chief["evaluated"]["accuracy"] * 33 == pytest.approx(
+        round(chief["evaluated"]["accuracy"] * 33), abs=1e-4
+    )
     same(chief, alone, atol=1e-5)
     assert chief == worker
     # Only the chief shows progress and writes.
-    assert "Epoch 52/52" in run.text(0) and "Epoch" not in run.text(1)
+    assert "Epoch 18/18" in run.text(0) and "Epoch" not in run.text(1)
     assert (tmp_path / "two" / "best.keras").exists() and len(
         list((tmp_path / "two" / "logs" / "train").glob("events*"))
     ) == 1
     assert not (tmp_path / "two" / "log1.csv").exists()
     with open(tmp_path / "two" / "log0.csv") as file:
-        assert len(list(csv.DictReader(file))) == 52
-
-
-@pytest.mark.slow(reason="starts four workers and one process")
-def test_uneven_batches_on_four_workers_count_every_example_once(train, tmp_path):
-    """61 examples in batches of 16: the last has 13, on three workers 4 and on one 1."""
-    settings = {"epochs": 2, "examples": 61, "batch": 16, "rate": 0.0, "synchronized": True}
-    results, run, codes = train(4, "four", **settings)
-    assert codes == [0] * 4, run.text(0)
-    assert all(result == results[0] for result in results)
-    alone = alone_in(tmp_path, settings)
-    for name in ("loss", "val_loss", "accuracy", "val_accuracy"):
-        np.testing.assert_allclose(values(results[0], name), values(alone, name), atol=1e-5, rtol=0)
-    assert results[0]["evaluated"]["accuracy"] * 61 == pytest.approx(
-        round(results[0]["evaluated"]["accuracy"] * 61), abs=1e-4
-    )
-    same(results[0], alone, atol=1e-5)
+        assert len(list(csv.DictReader(file))) == 18
 
 
 SETTINGS = {"epochs": 3, "examples": 64, "batch": 16, "every": 1}
 
 
 @pytest.mark.slow(reason="starts two workers five times")
-def test_killed_or_signalled_and_resumed_equals_never_stopped(train):
-    """A worker is killed in the second epoch, then the chief, then a signal comes to a worker;
-    dropout and stock BatchNormalization are on.
+def test_killed_or_signalled_and_resumed_equals_never_stopped(train, tmp_path):
+    """A worker is killed in the second epoch, then the chief, then a signal comes to a worker, then
+    the backup is damaged and mended; dropout and stock BatchNormalization are on.
     """
     (unbroken, _), _, codes = train(2, "unbroken", **SETTINGS)
     assert codes == [0, 0]
-    begin = time.monotonic()
     _, run, codes = train(2, "broken", kill=[1, 6], **SETTINGS)
     assert codes == [76, -9], run.text(0) + run.text(1)
-    assert time.monotonic() - begin < 120
     last = run.text(0).splitlines()[-1]
     assert (
         "Another worker is gone or does not answer; start the same command again" in last
@@ -88,6 +77,14 @@ def test_killed_or_signalled_and_resumed_equals_never_stopped(train):
     assert codes == [-9, 76], run.text(0) + run.text(1)
     _, run, codes = train(2, "broken", terminate=[1, 9], **SETTINGS)
     assert codes == [75, 75], run.text(0) + run.text(1)
+    backup = tmp_path / "broken" / "backup.keras"
+    content = backup.read_bytes()
+    backup.write_bytes(content[:-9])
+    _, run, codes = train(2, "broken", **SETTINGS)
+    assert codes == [1, 1]
+    assert "ValueError: This model file cannot be read (" in run.text(0).splitlines()[-1]
+    assert "ValueError: The chief has failed" in run.text(1).splitlines()[-1]
+    backup.write_bytes(content)
     (chief, worker), run, codes = train(2, "broken", **SETTINGS)
     assert codes == [0, 0], run.text(0)
     same(chief, unbroken, atol=0, rtol=0)

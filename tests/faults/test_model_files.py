@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import pickle
+import tracemalloc
 import zipfile
 
 import h5py
@@ -146,6 +147,32 @@ def test_sound_archives_with_other_random_states(saved, tmp_path_factory, states
         keras_ic_random_states=json.dumps(states),
     )
     is_refused(path, saved[2])
+
+
+BOMBS = {
+    saving.RANDOM_STATES: ("[" + "[0, 0]," * 10**7)[:-1] + "]",
+    saving.CONFIG: '{"class_name": "Sequential", "config": [' + "0," * 10**7 + "0]}",
+    "metadata.json": " " * 2**21 + "{}",
+    "assets/notes": b"0" * 110 * 2**20,
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_an_entry_that_unpacks_to_far_more_than_the_file_is_not_read(saved, tmp_path, name):
+    path = tmp_path / "bomb.keras"
+    with zipfile.ZipFile(saved[0]) as given, zipfile.ZipFile(path, "w") as new:
+        for other in {*given.namelist()} - {name}:
+            new.writestr(other, given.read(other))
+        new.writestr(name, BOMBS[name], zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 2**20
+    tracemalloc.start()
+    try:
+        assert is_refused(path, saved[2])
+        with pytest.raises(ValueError, match="an entry is too large"):
+            saving.read_entry(path, name)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def hostile(target):

@@ -65,7 +65,9 @@ def test_a_second_process_is_told_who_has_it_and_a_dead_one_does_not_keep_it(tmp
     assert os.listdir(folder) == []
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.*fork:DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_this_process_keeps_others_out_also_when_a_forked_one_has_left_the_block(tmp_path):
     with contextlib.ExitStack() as block:
         block.enter_context(folder_lock(tmp_path))
