@@ -13,5 +13,6 @@ class Broken(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         # A resumed epoch of `keras_ic.distribution.Backup` passes over what was done before.
         is_passed_over = getattr(getattr(self.model, "distribution", None), "skip", 0)
-        if not is_passed_over and int(self.model.optimizer.iterations) == self.step:
+        step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        if not is_passed_over and step == self.step:
             raise InterruptedError

@@ -1,17 +1,19 @@
 """Whole runs on image files that are learned in seconds."""
 
-import json
 import logging
+import os
+import signal
 
 import keras
 import pytest
 
-from keras_ic import distribution, saving
-from keras_ic.training import datasets, grid, loop, preset, run
+from keras_ic import saving
+from keras_ic.training import datasets, grid, loop, preset, read, run
 from tests.distribution.breaking import Broken
 from tests.training.comparing import assert_same_run, epochs
 from tests.training.conftest import write_shard
 from tests.training.datasets.test_image_sources import SMALL
+from tests.training.tiny import tiny as tiny_network
 
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
@@ -25,62 +27,68 @@ def config(data, **changes):
         "epochs": 2,
         "learning_rate": 3.2,
         "label_smoothing": 0.1,
+        "recalibrate": "off",
     }
     return preset("small", data=str(data), **{**values, **changes})
 
 
-def test_it_learns_and_leaves_a_record(shards, tiny, tmp_path):
-    record = run(config(shards, epochs=6), tmp_path, verbose=0)
-    assert [line["epoch"] for line in record.epochs] == list(range(1, 7))
+def averaged(data):
+    """With everything that has a state."""
+    return config(data, epochs=4, ema=0.5, recalibrate="each")
+
+
+@pytest.fixture(scope="module")
+def whole(shards, tmp_path_factory):
+    """The folder of an unbroken run."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.applications, "Tiny", tiny_network, raising=False)
+        run(averaged(shards), folder, verbose=0)
+    return folder
+
+
+def test_it_learns_and_leaves_a_record(shards, whole):
+    record = read(whole)
+    assert [line["epoch"] for line in record.epochs] == [1, 2, 3, 4]
     last = record.epochs[-1]
     assert last["val_accuracy"] > 0.7  # chance is 0.25
     assert last["damaged"] == 0 and 0 < last["step_seconds"] <= last["seconds"]
-    head = json.loads((tmp_path / "record.jsonl").read_text().splitlines()[0])
-    assert head["steps"] == 7 and head["images"] == {"train": 62, "validation": 19}
-    assert head["configuration"]["model"] == "Tiny" and head["seed"] == 0 and head["rewritten"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.keras", "record.jsonl"]
+    assert record.head["steps"] == 7 and record.head["images"] == {"train": 62, "validation": 19}
+    assert record.head["rewritten"] and record.config == averaged(shards)
+    assert sorted(path.name for path in whole.iterdir()) == ["model.keras", "record.jsonl"]
     # The record's figures are those of the saved model on all test images.
-    model = saving.load_model(tmp_path / "model.keras")
+    model = saving.load_model(whole / "model.keras")
     images = datasets.find_images(shards, "validation")
     result = model.evaluate(datasets.validation_images(images, 19, 32), verbose=0, return_dict=True)
     assert result["accuracy"] == pytest.approx(last["val_accuracy"])
     assert result["cross_entropy"] == pytest.approx(last["val_loss"], rel=1e-4)
-    # Again it has nothing to do.
-    assert run(config(shards, epochs=6), tmp_path) == record
+    assert run(averaged(shards), whole) == record  # again it has nothing to do
 
 
-@pytest.mark.parametrize("step", [4, 11])
-def test_broken_and_resumed_equals_unbroken(shards, tiny, tmp_path, step):
-    """Within the first epoch or the second, between two checkpoints; plain `fit`."""
-    settings = config(shards, ema=0.9)
-    run(settings, tmp_path / "whole", verbose=0)
+@pytest.mark.parametrize("step", [pytest.param(4, marks=pytest.mark.slow), 25])
+def test_broken_and_resumed_equals_unbroken(shards, tiny, tmp_path, whole, step):
+    """Within the first epoch or the last, between two checkpoints; plain `fit`."""
+    settings, often = averaged(shards), {"checkpoint_steps": 3, "verbose": 0}
     with pytest.raises(InterruptedError):
-        run(
-            settings,
-            tmp_path / "broken",
-            checkpoint_steps=3,
-            callbacks=[Broken(step)],
-            verbose=0,
-        )
-    run(settings, tmp_path / "broken", checkpoint_steps=3, verbose=0)
-    assert_same_run(tmp_path / "broken", tmp_path / "whole", rtol=1e-5)
+        run(settings, tmp_path, callbacks=[Broken(step)], **often)
+    run(settings, tmp_path, **often)
+    assert_same_run(tmp_path, whole, rtol=1e-5)
 
 
-def test_broken_after_the_last_epoch(shards, tiny, tmp_path, monkeypatch):
+def test_broken_after_the_last_epoch(shards, tiny, tmp_path, whole, monkeypatch):
     """The average of the weights is what is kept, whether the end of `fit` is seen or not."""
-    settings = config(shards, ema=0.9)
-    run(settings, tmp_path / "whole", verbose=0)
 
     def broken(*arguments):
         raise InterruptedError
 
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
         patch.setattr(loop, "_finish", broken)
-        run(settings, tmp_path / "broken", verbose=0)
-    run(settings, tmp_path / "broken", verbose=0)
-    assert_same_run(tmp_path / "broken", tmp_path / "whole")
+        run(averaged(shards), tmp_path, verbose=0)
+    run(averaged(shards), tmp_path, verbose=0)
+    assert_same_run(tmp_path, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_broken_and_resumed_equals_unbroken_under_mirrored(shards, tiny, tmp_path, strategy):
     """With a moving average of the weights, two parts of each batch, and dropout."""
@@ -103,28 +111,23 @@ def test_broken_and_resumed_equals_unbroken_under_mirrored(shards, tiny, tmp_pat
 @pytest.mark.tensorflow_only
 def test_two_replicas_equal_one_device(shards, tiny, tmp_path, strategy):
     settings = config(shards, rate=0.0, synchronized=True)
-    plain, alone, both = (
+    alone, both = (
         run(settings, tmp_path / name, where, verbose=0)
-        for name, where in (
-            ("plain", None),
-            ("alone", distribution.strategy("one")),
-            ("both", strategy),
-        )
+        for name, where in (("alone", None), ("both", strategy))
     )
-    for other in (alone, both):
-        for name in METRICS:
-            assert other.values(name) == pytest.approx(plain.values(name), rel=2e-3, abs=1e-6)
+    for name in METRICS:
+        assert both.values(name) == pytest.approx(alone.values(name), rel=2e-3, abs=1e-6)
+    assert both.values("wait_seconds")[0] >= 0 and both.head["replicas"] == 2
 
 
-def test_the_same_grid_as_of_any_data(shards, tiny, tmp_path):
+def test_a_grid_and_seeds(shards, tiny, tmp_path):
     """Two seeds of two orders, one of them without a rate; each run is its own."""
     options = config(shards, epochs=1).to_dict()
-    varied = {"order": ["usual", "ic"], "rate": [0.05], "seed": [0, 1]}
+    varied = {"order": ["usual", "ic"], "rate": [0.05, 0.1], "seed": [0, 1]}
     runs = grid("small", **{**options, **varied})
-    assert [each.order for each in runs] == ["conv-bn-relu", "relu-ic-conv"] * 2
-    made = [run(each, tmp_path / str(number), verbose=0) for number, each in enumerate(runs)]
-    assert len({record.values("loss")[0] for record in made}) == 4
-    assert [record.head["rewritten"] for record in made] == [False, True] * 2
+    assert [each.order for each in runs] == ["conv-bn-relu", "relu-ic-conv", "relu-ic-conv"] * 2
+    one, two = (run(runs[index], tmp_path / str(index), verbose=0) for index in (0, 3))
+    assert one.values("loss") != two.values("loss") and not one.head["rewritten"]
 
 
 def test_a_rate_that_changes_and_an_order_of_units(shards, tmp_path):
@@ -140,18 +143,16 @@ def test_a_rate_that_changes_and_an_order_of_units(shards, tmp_path):
     assert {round(layer.rate, 6) for layer in loop.ic_layers(model)} == {0.02}
 
 
-def test_statistics_before_each_validation_at_the_end_and_never(shards, tiny, tmp_path):
-    made = {
-        when: run(config(shards, recalibrate=when), tmp_path / when, verbose=0)
-        for when in ("off", "end", "each")
-    }
-    losses = {when: record.values("loss") for when, record in made.items()}
-    assert losses["off"] == losses["end"] == losses["each"]  # training is the same
-    assert made["off"].values("val_loss") == made["end"].values("val_loss")
+def test_statistics_before_each_validation_or_at_the_end(shards, tiny, tmp_path):
+    end, each = (
+        run(config(shards, recalibrate=when), tmp_path / when, verbose=0)
+        for when in ("end", "each")
+    )
+    assert end.values("loss") == each.values("loss")  # training is the same
     # The statistics at the end are those before the last validation.
-    recalibrated = made["end"].recalibrated["val_loss"]
-    assert recalibrated == pytest.approx(made["each"].values("val_loss")[-1], rel=1e-5)
-    assert recalibrated != pytest.approx(made["off"].values("val_loss")[-1], rel=1e-2)
+    recalibrated = end.recalibrated["val_loss"]
+    assert recalibrated == pytest.approx(each.values("val_loss")[-1], rel=1e-4)
+    assert recalibrated != pytest.approx(end.values("val_loss")[-1], rel=1e-2)
 
 
 def test_damaged_images_are_passed_over_and_too_many_are_not(shards, tiny, tmp_path, caplog):
@@ -190,8 +191,8 @@ def test_bad_folders_and_numbers(shards, folders, tiny, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
-class Asks(keras.callbacks.Callback):
-    """Asks for a stop before a step, counted from the first of the run."""
+class Signalled(keras.callbacks.Callback):
+    """Gets a SIGTERM before a step, counted from the first of the run."""
 
     def __init__(self, step):
         super().__init__()
@@ -199,25 +200,17 @@ class Asks(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         if int(self.model.optimizer.iterations) == self.step:
-            self.model.distribution.stop_wanted = True
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.tensorflow_only
-@pytest.mark.parametrize("step", [3, 5], ids=["within an epoch", "in its last step"])
-def test_a_stop_that_workers_agree_on(shards, tiny, tmp_path, step):
-    """Seven steps an epoch; the stop is agreed on a step after it is asked for."""
-    settings, one = config(shards), distribution.strategy("one")
-    run(settings, tmp_path / "whole", one, verbose=0)
+@pytest.mark.parametrize("step", [3, pytest.param(6, marks=pytest.mark.slow)])
+def test_a_signal_stops_after_a_step(shards, tiny, tmp_path, whole, step):
+    """Of seven steps an epoch. In the last one, the epoch comes to its end first."""
     with pytest.raises(KeyboardInterrupt):
-        run(settings, tmp_path / "stopped", one, callbacks=[Asks(step)], verbose=0)
-    assert len(epochs(tmp_path / "stopped")) == (step == 5)
-    run(settings, tmp_path / "stopped", one, verbose=0)
-    assert_same_run(tmp_path / "stopped", tmp_path / "whole", rtol=1e-5)
-
-
-def test_an_epoch_of_one_step_has_a_time(shards, tiny, tmp_path):
-    (line,) = run(config(shards, batch=62, epochs=1), tmp_path, verbose=0).epochs
-    assert 1e-3 < line["step_seconds"] <= line["seconds"]
+        run(averaged(shards), tmp_path, callbacks=[Signalled(step)], verbose=0)
+    assert len(epochs(tmp_path)) == (step == 6)
+    run(averaged(shards), tmp_path, verbose=0)
+    assert_same_run(tmp_path, whole, rtol=1e-5)
 
 
 @pytest.mark.slow

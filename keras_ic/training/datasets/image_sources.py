@@ -114,7 +114,7 @@ def _of_tfds(name: str, split: str, data_dir: Any) -> Source:
         missing = f"There is no folder {name!r}, and no set of that name in {root}"
         known = (*IN_MEMORY, "imagenet2012")
         nearest = did_you_mean(name, known)
-        if name not in known and nearest != ".":
+        if name not in known and os.sep not in name and nearest != ".":
             raise MissingDataError(f"{missing}{nearest} Received: data={name!r}")
         archives = (
             "put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar into its downloads/manual and "

@@ -95,6 +95,7 @@ def test_what_is_not_there(tmp_path, shards):
         ("imagenet2012", "put ILSVRC2012_img_train.tar"),
         ("imagnet", "did you mean 'imagenet2012'"),
         ("cifar", "did you mean 'cifar10'"),
+        ("/none/imagenet", "or give the folder that holds train and val"),
         ("oxford_flowers102", "run `tfds build oxford_flowers102 --data_dir .*`, or give"),
     ):
         with pytest.raises(datasets.MissingDataError, match=f"{match}.*Received: data='{data}'"):
