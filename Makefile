@@ -1,4 +1,4 @@
-# `make demo` and `make test` need Python 3.10 or newer and make, nothing else: each makes its environment in .venv first.
+# `make demo`, `make check` and `make test` need Python 3.11 or newer and make, nothing else: each makes its environment in .venv first.
 PYTHON ?= python3
 # Pinned, because torch is gigabytes where it comes with CUDA, and is best fetched once; `make test-torch TORCH=torch` takes the newest.
 TORCH ?= torch==2.13.0
@@ -6,51 +6,76 @@ TENSORFLOW ?= tensorflow
 KERAS ?= keras
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov keras_ic --cov-branch --cov-report=
+# Processes that share the tests, file by file; each takes 1 to 2 GiB of memory.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+COVERED := --cov keras_ic --cov-branch --cov-report=
+# The layer, and some of what is pure Python.
+QUICK := tests/layers tests/kernels tests/utils tests/test_cli.py tests/test_selection.py tests/distribution/test_cluster.py \
+	tests/experiments/test_record.py tests/independence/test_estimators.py tests/tuning/test_space.py
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+# Much of what JAX compiles is the same in many tests and from run to run.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: demo test test-torch lint test-oldest test-newest test-nightly suite docs release-check conformance faults clean
+.PHONY: demo check lint test test-jax test-torch test-all docs release-check conformance faults clean
+.PHONY: test-oldest test-newest test-nightly suite
 
-$(VENV)/demo: setup.cfg pyproject.toml
+# One command, so that pip resolves all requirements at once, and a new pip, since that of an old Python may not find the solution.
+$(VENV)/demo: EXTRAS := data,plot
+$(VENV)/test: EXTRAS := jax,data,plot,tune,optuna,docs,test
+$(VENV)/demo $(VENV)/test: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(foreach each,$(TENSORFLOW) $(KERAS),'$(each)')
-	$(BIN)/python -m pip install --quiet --editable '.[data,plot]'
-	touch $@
-
-$(VENV)/test: $(VENV)/demo
-	$(BIN)/python -m pip install --quiet --editable '.[jax,data,plot,tune,optuna,docs,test]'
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]' $(foreach each,$(TENSORFLOW) $(KERAS),'$(each)')
 	touch $@
 
 $(VENV)/torch: $(VENV)/test
-	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet '$(TORCH)'
 	touch $@
 
 demo: $(VENV)/demo
 	$(BIN)/python examples/quickstart.py
 
+# While you work, in under two minutes.
+check: lint
+	KERAS_BACKEND=tensorflow $(PYTEST) $(QUICK)
+
 lint: $(VENV)/test
-	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Before a change goes in: every module on TensorFlow, without the tests that are marked slow.
+test: lint
+	KERAS_BACKEND=tensorflow $(PYTEST)
+
+# The backend-agnostic tests, and those about float64 on JAX once more with float64.
+test-jax: $(VENV)/test
+	KERAS_BACKEND=jax $(PYTEST)
+	KERAS_BACKEND=jax JAX_ENABLE_X64=1 $(PYTEST) -k float64 tests/kernels tests/layers
+
+test-torch: $(VENV)/torch
+	KERAS_BACKEND=torch $(PYTEST)
+
+# All there is, on every backend, with what is marked slow, and how much of the package it covers.
+test-all: lint docs release-check $(VENV)/torch
+	rm -f .coverage*
+	COVERAGE_FILE=.coverage.tensorflow KERAS_BACKEND=tensorflow $(PYTEST) $(COVERED) --slow
+	COVERAGE_FILE=.coverage.jax KERAS_BACKEND=jax $(PYTEST) $(COVERED) --slow
+	COVERAGE_FILE=.coverage.jax64 KERAS_BACKEND=jax JAX_ENABLE_X64=1 $(PYTEST) $(COVERED) -k float64 tests/kernels tests/layers
+	COVERAGE_FILE=.coverage.torch KERAS_BACKEND=torch $(PYTEST) $(COVERED) --slow
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --fail-under=95
 
 # The site, into site/; a broken link or a reference to nothing is an error.
 docs: $(VENV)/test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-# All of the tests on TensorFlow, then the backend-agnostic part on JAX, and what is about float64 on JAX once more with float64.
-test: lint docs release-check
-	rm -f .coverage .coverage.*
-	KERAS_BACKEND=tensorflow COVERAGE_FILE=.coverage.tensorflow $(PYTEST)
-	KERAS_BACKEND=jax COVERAGE_FILE=.coverage.jax $(PYTEST)
-	KERAS_BACKEND=jax COVERAGE_FILE=.coverage.jax64 JAX_ENABLE_X64=1 $(PYTEST) -k float64 tests/kernels tests/layers
-	$(BIN)/python -m coverage combine --quiet --keep
-	$(BIN)/python -m coverage report --fail-under=95 --omit='*/kernels/torch.py'
-
-test-torch: $(VENV)/torch
-	KERAS_BACKEND=torch COVERAGE_FILE=.coverage.torch $(PYTEST)
-	$(BIN)/python -m coverage combine --quiet --keep
-	$(BIN)/python -m coverage report --include='*/kernels/torch.py' --fail-under=95
+# A wheel and an sdist, their metadata, the smoke test of each in an empty environment, and how long the import takes beside Keras's own.
+release-check: $(VENV)/test
+	$(BIN)/python tests/packaging/check.py
 
 # Every property on every model of the registry, on each backend, and the page that shows it: hours on two cores. ENTRIES='^layer' takes a part.
 ENTRIES ?=
@@ -77,11 +102,7 @@ VERSIONS_test-nightly := NIGHTLY=1
 
 suite: $(VENV)/test
 	$(if $(NIGHTLY),$(BIN)/python -m pip uninstall --quiet --yes keras && $(BIN)/python -m pip install --quiet --force-reinstall --no-deps keras-nightly)
-	KERAS_BACKEND=tensorflow $(PYTEST) --no-cov --outcome $(OUTCOME); status=$$?; $(BIN)/python -m tests.outcome; exit $$status
-
-# A wheel and an sdist, their metadata, the smoke test of each in an empty environment, and how long the import takes beside Keras's own.
-release-check: $(VENV)/test
-	$(BIN)/python tests/packaging/check.py
+	KERAS_BACKEND=tensorflow $(PYTEST) --slow --outcome $(OUTCOME); status=$$?; $(BIN)/python -m tests.outcome; exit $$status
 
 clean:
-	rm -rf .venv* build dist site runs *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv* build dist site runs *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .cache

@@ -12,7 +12,9 @@ from keras import layers
 
 from keras_ic import kernels
 from keras_ic.layers.independent_component import IndependentComponent
-from keras_ic.surgery.watching import replaced_calls
+from keras_ic.utils.data_adapters import inputs_of, size_of
+from keras_ic.utils.keras_internals import sublayers
+from keras_ic.utils.layer_hooks import replaced_calls
 from keras_ic.utils.validation import checked_int, checked_model
 
 SPATIAL = (layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D)
@@ -21,7 +23,7 @@ STOCK_CALLS = {kind.call for kind in (layers.Dropout, *SPATIAL)}
 
 class Prediction(NamedTuple):
     """Mean and standard deviation over the samples, each of the structure and shapes of
-    `model.predict(x)`.
+    `model.predict(data)`.
     """
 
     mean: Any
@@ -29,7 +31,14 @@ class Prediction(NamedTuple):
 
 
 def predict_with_uncertainty(
-    model: keras.Model, x: Any, samples: int = 20, batch_size: int = 32, seed: int = 0
+    model: keras.Model,
+    data: Any,
+    samples: int = 20,
+    *,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    verbose: int | str = "auto",
 ) -> Prediction:
     """Predicts several times with dropout on, and returns the mean and the spread of the
     predictions.
@@ -47,20 +56,25 @@ def predict_with_uncertainty(
 
     Args:
         model: A built model with an IC or Dropout layer whose rate is above 0.
-        x: Array, or list or dictionary of arrays, as the model takes.
+        data: What `fit` takes: arrays (the inputs alone), or a `tf.data.Dataset`, a
+            `keras.utils.PyDataset`, a torch `DataLoader` or a generator of `(inputs,)`, `(inputs,
+            targets)` or `(inputs, targets, sample_weights)`; only the inputs are used.
         samples: Integer of 2 or more, the number of predictions of each input. Defaults to `20`.
-        batch_size: Integer above 0, the number of inputs that run at once. Defaults to `32`.
+        steps: Positive integer, how many batches to read. Defaults to `None`: all.
+        batch_size: Positive integer, for arrays. Defaults to `None`: 32.
         seed: Integer in `[0, 2**31)`. The same seed and batch size give the same numbers, on one
             backend and machine. Defaults to `0`.
+        verbose: `"auto"` or 1 for a progress bar, 0 for none. Defaults to `"auto"`.
 
     Returns:
-        A `Prediction`, a tuple `(mean, std)` of NumPy arrays of the shapes of `model.predict(x)`,
-        or structures of them. `std` has the divisor `samples - 1`.
+        A `Prediction`, a tuple `(mean, std)` of NumPy arrays, or structures of them, of the shapes
+        of `model.predict(data)`. `std` has the divisor `samples - 1`.
 
     Raises:
         ValueError: For an argument that the above excludes, a model without dropout or with a
-            Dropout of a subclass whose `call` is its own, and outputs that are not one for each
-            input.
+            Dropout of a subclass whose `call` is its own; for data of another shape than the
+            model's inputs, no data, and fewer batches than `steps`; and for outputs that are not
+            one for each input.
 
     Example:
 
@@ -78,7 +92,7 @@ def predict_with_uncertainty(
         ]
     )
     mean, std = keras_ic.predict_with_uncertainty(
-        model, np.ones((5, 4), "float32"), samples=10, seed=1
+        model, np.ones((5, 4), "float32"), samples=10, seed=1, verbose=0
     )
     assert mean.shape == std.shape == (5, 3) and std.max() > 0
     ```
@@ -90,13 +104,10 @@ def predict_with_uncertainty(
     """
     checked_model(model)
     samples = checked_int("samples", samples, "an integer of 2 or more", lambda value: value >= 2)
-    batch_size = checked_int(
-        "batch_size", batch_size, "an integer above 0", lambda value: value > 0
-    )
     seed = checked_int("seed", seed, "an integer in [0, 2**31)", lambda value: 0 <= value < 2**31)
     dropping = [
         layer
-        for layer in model._flatten_layers()
+        for layer in sublayers(model)
         if isinstance(layer, (IndependentComponent, layers.Dropout))
         and layer.rate > 0
         and hasattr(layer, "seed_generator")
@@ -117,24 +128,11 @@ def predict_with_uncertainty(
             f" be the same; call `model.predict`. Received: model {model.name!r} (of type"
             f" {type(model).__name__})"
         )
-    arrays = keras.tree.map_structure(np.asarray, x)
-    shapes = [array.shape for array in keras.tree.flatten(arrays)]
-    count = shapes[0][0] if shapes and shapes[0] else 0
-    if not count or any(shape[:1] != (count,) for shape in shapes):
-        raise ValueError(
-            "`x` must hold at least one input, and as many in each of its arrays. Received: arrays"
-            f" of shapes {shapes}"
-        )
+    sampler = _Sampler(model)
     with _sampling(dropping, seed):
         batches = [
-            _moments(
-                model,
-                keras.tree.map_structure(
-                    lambda array, start=start: array[start : start + batch_size], arrays
-                ),
-                samples,
-            )
-            for start in range(0, count, batch_size)
+            _moments(sampler, inputs, samples)
+            for inputs in inputs_of(model, data, steps, batch_size, verbose)
         ]
     means, stds = (
         keras.tree.map_structure(
@@ -145,21 +143,31 @@ def predict_with_uncertainty(
     return Prediction(means, stds)
 
 
-def _moments(model: keras.Model, inputs: Any, samples: int) -> tuple[Any, Any]:
+class _Sampler(keras.Model):
+    """Runs the model in a compiled function of its own, which is traced with dropout on."""
+
+    def __init__(self, model: keras.Model):
+        super().__init__(name="sampler", autocast=False)
+        self.model = model
+        self.built = True
+        # Compiled by XLA only where nothing else compiles.
+        self.jit_compile = keras.backend.backend() == "jax"
+
+    def call(self, inputs):
+        """The outputs of the model."""
+        return self.model(inputs, training=False)
+
+
+def _moments(sampler: _Sampler, inputs: Any, samples: int) -> tuple[Any, Any]:
     """Mean and standard deviation of the outputs, sample by sample, so that memory does not grow
     with their number (Welford, 1962).
     """
+    count = size_of(inputs)
     mean: list[np.ndarray] = []
     squares: list[np.ndarray] = []
     for number in range(1, samples + 1):
-        outputs = model(
-            keras.tree.map_structure(keras.ops.convert_to_tensor, inputs), training=False
-        )
-        values = [
-            keras.ops.convert_to_numpy(keras.ops.stop_gradient(value))
-            for value in keras.tree.flatten(outputs)
-        ]
-        count = len(keras.tree.flatten(inputs)[0])
+        outputs = sampler.predict_on_batch(inputs)
+        values = [np.asarray(value) for value in keras.tree.flatten(outputs)]
         if any(value.shape[:1] != (count,) for value in values):
             shapes = [value.shape for value in values]
             raise ValueError(

@@ -11,6 +11,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import keras
 import pytest
 
+from tests import selection
 from tests.outcome import Outcome
 
 BACKEND = keras.backend.backend()
@@ -25,6 +26,17 @@ if BACKEND == "tensorflow":
 
 def pytest_addoption(parser):
     parser.addoption(
+        "--slow",
+        action="store_true",
+        default=os.environ.get("IC_SLOW", "0") != "0",
+        help="run the tests marked slow too, on the small registry (or set IC_SLOW=1)",
+    )
+    parser.addoption(
+        "--registry",
+        choices=[each.name.lower() for each in selection.Registry],
+        help="the models of tests/conformance: core, or small with --slow, unless this is given",
+    )
+    parser.addoption(
         "--outcome",
         metavar="FILE.json",
         type=pathlib.Path,
@@ -33,24 +45,21 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    config.registry = selection.Registry.chosen(config.option.registry, config.option.slow)
     path = config.getoption("--outcome")
     if path is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Outcome(path.absolute()), "outcome")
-    config.addinivalue_line(
-        "markers",
+    for line in (
         "tensorflow_only: needs the TensorFlow backend (tf.distribute, tf.data, SavedModel)",
-    )
+        "slow(reason): repeats for completeness what a faster test shows; skipped without --slow",
+    ):
+        config.addinivalue_line("markers", line)
 
 
-def pytest_collection_modifyitems(items):
-    if BACKEND != "tensorflow":
-        for item in items:
-            if item.get_closest_marker("tensorflow_only"):
-                item.add_marker(
-                    pytest.mark.skip(
-                        reason=f"needs the TensorFlow backend, this run is on {BACKEND}"
-                    )
-                )
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        for reason in selection.skips(item, BACKEND, config.option.slow):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)

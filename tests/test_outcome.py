@@ -6,7 +6,9 @@ import pathlib
 import subprocess
 import sys
 
-from tests.outcome import PAGE, page, table
+import pytest
+
+from tests.outcome import OUTCOMES, PAGE, page, table
 
 TESTS = """
 import pytest
@@ -15,6 +17,9 @@ def test_one(): pass
 def test_two(): pass
 def test_wrong(): assert False
 def test_skipped(): pytest.skip("no reason")
+
+@pytest.mark.slow(reason="it is long")
+def test_slow(): pass
 
 @pytest.fixture
 def broken():
@@ -25,7 +30,10 @@ def test_broken(broken): pass
 """
 
 
-def test_a_run_is_counted_and_shown(tmp_path):
+@pytest.mark.parametrize(
+    ("options", "counts"), [([], (2, 2, 2)), (["--slow"], (3, 1, 2))], ids=["plain", "slow"]
+)
+def test_a_run_is_counted_and_shown(tmp_path, options, counts):
     (tmp_path / "test_some.py").write_text(TESTS)
     command = [
         sys.executable,
@@ -35,17 +43,26 @@ def test_a_run_is_counted_and_shown(tmp_path):
         "tests.conftest",
         "--outcome",
         tmp_path / "runs" / "some.json",
+        *options,
         tmp_path,
     ]
     root = pathlib.Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root), "PYTEST_ADDOPTS": ""}
-    assert (
-        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True).returncode == 1
-    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root),
+        "PYTEST_ADDOPTS": "-rs",
+        "IC_SLOW": "0",
+    }
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert ("slow: it is long (--slow runs it)" in done.stdout) == (not options)
     found = json.loads((tmp_path / "runs" / "some.json").read_text())
-    assert (found["passed"], found["skipped"], found["failed"]) == (2, 1, 2)
+    assert tuple(found[name] for name in OUTCOMES) == counts
     shown = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
-    assert table(tmp_path / "runs").splitlines()[2] == f"| `make some` | {shown} | 2 | 1 | 2 |"
+    assert (
+        table(tmp_path / "runs").splitlines()[2]
+        == f"| `make some` | {shown} | {' | '.join(map(str, counts))} |"
+    )
 
 
 def test_the_page_shows_the_runs_as_they_are():

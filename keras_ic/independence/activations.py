@@ -1,17 +1,12 @@
 """What weight layers and normalizations read while a model runs: found, watched and sampled."""
 
-import functools
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-# A weight layer is not handed the mask of what it reads.
-from keras.src.backend.common.masking import get_keras_mask
-
-from keras_ic import kernels
-from keras_ic.surgery.graph import is_readable, read, sublayers
+from keras_ic.surgery.graph import is_readable, read
 from keras_ic.surgery.kinds import (
     WEIGHT_LAYERS,
     ZERO_PADDING,
@@ -21,7 +16,8 @@ from keras_ic.surgery.kinds import (
     time_axes,
     unwrap,
 )
-from keras_ic.surgery.watching import replaced_calls
+from keras_ic.utils.keras_internals import direct_sublayers, sublayers
+from keras_ic.utils.layer_hooks import input_moments
 
 
 def watched_layers(model: keras.Model) -> tuple[list, list]:
@@ -51,7 +47,7 @@ def paths(model: keras.Model) -> dict[int, str]:
     found: dict[int, str] = {}
 
     def visit(layer, prefix):
-        for inner in layer._flatten_layers(include_self=False, recursive=False):
+        for inner in direct_sublayers(layer):
             if id(inner) not in found:
                 found[id(inner)] = f"{prefix}{inner.name}"
                 visit(inner, f"{prefix}{inner.name}/")
@@ -148,6 +144,30 @@ class Sample:
             "int32"
         )
 
+    def looks(self, training: bool) -> dict[str, tuple]:
+        """What a `Recorder` is to look at: `rows/index` for the rows of a weight layer's input,
+        `(rows, channels + 1)`, and at inference `moments/index` for the moments of what a
+        normalization reads, `(3, channels)`; `index` is the layer's place in the lists.
+        """
+        found = {
+            f"rows/{index}": (layer, self._rows_look(index))
+            for index, layer in enumerate(self.weight_layers)
+        }
+        if not training:
+            found.update(
+                {
+                    f"moments/{index}": (layer, _moments_look(layer))
+                    for index, layer in enumerate(self.normalizations)
+                }
+            )
+        return found
+
+    def _rows_look(self, index: int):
+        def look(inputs, mask, draws, own):
+            return self.rows_of(index, draws, inputs, mask), own()
+
+        return look
+
     def rows_of(self, index: int, draws: Any, inputs: Any, mask: Any) -> Any:
         """`(rows, channels + 1)`: sampled values of one call, and 1 where they count, 0 where a
         mask excludes them.
@@ -207,81 +227,11 @@ def _floor(draws, factor):
     return ops.cast(draws * ops.cast(factor, "float32"), "int32")
 
 
-class Recorder(keras.Model):
-    """Runs a model in one mode; its outputs are the sampled rows of each weight layer and, at
-    inference, the moments of each normalization.
-
-    It takes `{"inputs": inputs of the model, "draws": (rows + 1,) uniform numbers in [0, 1)}`. It
-    gives, by the layer's position in the sample's lists, `{"weight_layers": {key: (rows, channels +
-    1)}, "normalizations": {key: (calls, 3, channels)}}`, the latter of mean, variance and number of
-    values. A layer that is not called has no entry.
-
-    Nothing that the model assigns meanwhile, to its moving statistics or its random states, is
-    kept.
-    """
-
-    def __init__(self, model: keras.Model, sample: Sample, training: bool):
-        super().__init__(name="recorder", autocast=False)
-        self.model = model
-        self.sample = sample
-        self.in_training = training
-        self.built = True
-        # Compiled by XLA only where nothing else compiles.
-        self.jit_compile = keras.backend.backend() == "jax"
-
-    def call(self, inputs):
-        """The records."""
-        rows: dict[str, list] = {}
-        moments: dict[str, list] = {}
-        calls = {}
-        for index, layer in enumerate(self.sample.weight_layers):
-            record = functools.partial(self.sample.rows_of, index, inputs["draws"])
-            calls[layer] = self._before(layer, rows.setdefault(str(index), []), record)
-        for index, layer in enumerate(() if self.in_training else self.sample.normalizations):
-            calls[layer] = self._before(
-                layer, moments.setdefault(str(index), []), functools.partial(_moments, layer)
-            )
-        # The model's own values, lest JAX takes them for constants.
-        values = [(variable, variable.value) for variable in self.model.variables]
-        with replaced_calls(calls), keras.StatelessScope(values):
-            self.model(inputs["inputs"], training=self.in_training)
-        return {
-            "weight_layers": {
-                key: ops.concatenate(records) for key, records in rows.items() if records
-            },
-            "normalizations": {
-                key: ops.stack(records) for key, records in moments.items() if records
-            },
-        }
-
-    @staticmethod
-    def _before(layer, records, record):
-        own = layer.call
-
-        def call(*args, **kwargs):
-            inputs = args[0] if args else kwargs["inputs"]
-            mask = kwargs.get("mask")
-            records.append(record(inputs, get_keras_mask(inputs) if mask is None else mask))
-            return own(*args, **kwargs)
-
-        return call
-
-
-def _moments(layer, inputs, mask):
-    """`(3, channels)`: mean, variance and number of values."""
+def _moments_look(layer):
     axis = unwrap(layer).axis
     axis = axis if axis < 0 else axis + time_axes(layer)
-    valid = (
-        None
-        if mask is None
-        else ops.reshape(
-            ops.cast(mask, "bool"), (*ops.shape(mask), *[1] * (len(inputs.shape) - len(mask.shape)))
-        )
-    )
-    # TensorFlow adds up values one by one, which costs float32 half of its digits in a batch of
-    # images.
-    wide = ops.cast(inputs, "float64") if keras.backend.backend() == "tensorflow" else inputs
-    mean, variance, count = kernels.moments(wide, axis, valid)
-    return ops.stack(
-        [mean, variance, ops.broadcast_to(ops.cast(count, mean.dtype), ops.shape(mean))]
-    )
+
+    def look(inputs, mask, draws, own):
+        return input_moments(inputs, mask, axis), own()
+
+    return look

@@ -1,23 +1,21 @@
 """Runs a model over data in both modes and measures what its weight layers read."""
 
-import random
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import collections
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_ic.independence import estimators
-from keras_ic.independence.activations import Recorder, Sample, paddings, paths, watched_layers
+from keras_ic.independence.activations import Sample, paddings, paths, watched_layers
+from keras_ic.independence.advice import advise
 from keras_ic.independence.report import Input, Report, Shift
-from keras_ic.independence.streams import Stream
+from keras_ic.independence.running_covariance import RunningCovariance
 from keras_ic.surgery.absorb import as_array
-from keras_ic.surgery.batches import inputs_of
-from keras_ic.surgery.graph import sublayers
 from keras_ic.surgery.kinds import WEIGHT_LAYERS, unwrap
-from keras_ic.surgery.moments import pool
+from keras_ic.utils.data_adapters import inputs_of, random_states_kept
+from keras_ic.utils.keras_internals import sublayers
+from keras_ic.utils.layer_hooks import PooledMoments, Recorder
 from keras_ic.utils.validation import checked_int, checked_model
 
 MODES = ("training", "inference")
@@ -75,7 +73,8 @@ def measure(
 
     Returns:
         A `keras_ic.independence.Report`: `report.rows` and `report.shifts` hold the numbers,
-        `str(report)` is a table, `report.plot(path)` draws a figure. The estimators and their
+        `report.advice` says what to do about the shifts, `str(report)` is all of it as tables,
+        `report.plot(path)` draws a figure. The estimators and their
         errors are described in `keras_ic.independence.estimators`.
 
     Raises:
@@ -164,7 +163,12 @@ class Meter:
         self.sample = Sample(
             weight_layers, normalizations, paddings(model), self.channels, self.rows, self.seed
         )
-        self.recorders = {mode: Recorder(model, self.sample, mode == "training") for mode in MODES}
+        self.recorders = {
+            mode: Recorder(
+                model, self.sample.looks(mode == "training"), mode == "training", drawn=True
+            )
+            for mode in MODES
+        }
 
     def measure(
         self,
@@ -175,29 +179,29 @@ class Meter:
         verbose: int | str = 0,
     ) -> Report:
         """One pass over the data."""
-        with _random_states_kept():
+        with random_states_kept():
             return self._measured(data, steps, batch_size, verbose)
 
     def _measured(self, data, steps, batch_size, verbose) -> Report:
         generator = np.random.default_rng(self.seed)
-        streams: dict[tuple[str, int], Stream] = {}
-        moments: dict[int, tuple] = {}
+        streams: dict[tuple[str, int], RunningCovariance] = {}
+        moments: dict[int, PooledMoments] = collections.defaultdict(PooledMoments)
         for inputs in inputs_of(self.model, data, steps, batch_size, verbose):
             batch = {"inputs": inputs, "draws": generator.random(self.rows + 1, dtype="float32")}
             for mode, recorder in self.recorders.items():
-                records = recorder.predict_on_batch(batch)
-                for key, values in records["weight_layers"].items():
-                    which = mode, int(key)
+                for key, records in recorder.predict_on_batch(batch).items():
+                    what, _, index = key.partition("/")
+                    if what == "moments":
+                        for record in records:
+                            moments[int(index)].add(record)
+                        continue
+                    which = mode, int(index)
                     if which not in streams:
-                        streams[which] = Stream(
-                            self.rows, [self.seed, int(key)], align=mode == "training"
+                        streams[which] = RunningCovariance(
+                            self.rows, [self.seed, int(index)], align=mode == "training"
                         )
+                    values = np.concatenate(records)
                     streams[which].add(values[values[:, -1] > 0, :-1])
-                for key, entries in records["normalizations"].items():
-                    for mean, variance, count in np.asarray(entries, "float64"):
-                        moments[int(key)] = pool(
-                            moments.get(int(key), (0.0, 0.0, 0.0)), (mean, variance, count)
-                        )
         return self._report(streams, moments)
 
     def _report(self, streams, moments) -> Report:
@@ -210,8 +214,12 @@ class Meter:
             for mode in MODES
             if (mode, index) in streams and streams[mode, index].count
         ]
-        shifts = [
-            _shift(path_of[id(layer)], layer, moments[index][1])
+        found = [
+            (
+                _shift(path_of[id(layer)], layer, moments[index].variance),
+                layer,
+                moments[index].count,
+            )
             for index, layer in enumerate(sample.normalizations)
             if index in moments and layer.built
         ]
@@ -226,7 +234,13 @@ class Meter:
         for layer in sublayers(self.model):
             if isinstance(layer, WEIGHT_LAYERS) and id(layer) not in covered:
                 skipped.append((path_of[id(layer)], "runs step by step inside another layer"))
-        return Report(self.model.name, tuple(rows), tuple(shifts), tuple(skipped))
+        return Report(
+            self.model.name,
+            tuple(rows),
+            tuple(shift for shift, _, _ in found),
+            tuple(skipped),
+            advise(self.model, [(*entry, float(np.max(count))) for *entry, count in found]),
+        )
 
     def _row(self, path_of, index, mode, stream) -> Input:
         layer = self.sample.weight_layers[index]
@@ -240,25 +254,6 @@ class Meter:
             rows=stream.count,
             **stream.measured(self.pairs),
         )
-
-
-@contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """Puts back the global generators: the data may draw from them, and so does a Dropout without a
-    seed on torch.
-    """
-    state, of_numpy = random.getstate(), np.random.get_state()
-    torch = sys.modules.get("torch")
-    with (
-        torch.random.fork_rng(range(torch.cuda.device_count()))
-        if torch is not None
-        else nullcontext()
-    ):
-        try:
-            yield
-        finally:
-            random.setstate(state)
-            np.random.set_state(of_numpy)
 
 
 def _shift(path, layer, variance) -> Shift:

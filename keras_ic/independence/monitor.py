@@ -1,15 +1,18 @@
 """A callback that measures while a model trains."""
 
 import json
+import math
 import pathlib
 from typing import Any
 
 import keras
+import numpy as np
 
-from keras_ic.independence.measuring import Meter, checked_options
-from keras_ic.surgery.batches import checked_sizes
+from keras_ic.independence.measuring import MODES, Meter, checked_options
+from keras_ic.independence.report import Report
+from keras_ic.utils.data_adapters import checked_repeatable, checked_sizes
 from keras_ic.utils.lazy_imports import needed
-from keras_ic.utils.validation import checked_int
+from keras_ic.utils.validation import checked_bool, checked_int
 
 SCALARS = (
     "correlation",
@@ -27,6 +30,11 @@ class IndependenceMonitor(keras.callbacks.Callback):
 
     It changes nothing in the training: the same weights come out with it and without it.
 
+    What it measures is in the logs, and so in `History`, the progress bar, and callbacks that come
+    after it in the list: the mean over the layers of `independence/training/correlation`,
+    `independence/inference/correlation`, the same of `mutual_information`, and
+    `independence/variance_ratio`, the geometric mean over the normalizations.
+
     Args:
         data: What `measure` takes; it must give its batches anew each time, so no generator.
         every: Positive integer, after how many epochs to measure. Defaults to `1`.
@@ -35,6 +43,9 @@ class IndependenceMonitor(keras.callbacks.Callback):
             TensorFlow). Defaults to `None`: none are written.
         record: Path of a file, to which one JSON line a measurement is appended: `epoch`, counted
             from 1, and what `Report.to_dict` gives. Defaults to `None`: none is written.
+        per_layer: Boolean, whether the logs hold all measures of each layer, under the names that
+            TensorBoard shows, in place of the means; the progress bar shows them all. Defaults to
+            `False`.
         steps: Positive integer, how many batches to read. Defaults to `None`: all.
         batch_size: Positive integer, for arrays. Defaults to `None`: 32.
         channels: As in `measure`. Defaults to `64`.
@@ -73,6 +84,7 @@ class IndependenceMonitor(keras.callbacks.Callback):
         log_dir: Any = None,
         record: Any = None,
         *,
+        per_layer: bool = False,
         steps: int | None = None,
         batch_size: int | None = None,
         channels: int = 64,
@@ -81,12 +93,7 @@ class IndependenceMonitor(keras.callbacks.Callback):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if hasattr(data, "__next__"):
-            raise ValueError(
-                "`data` must give its batches anew for each epoch, which a generator does not."
-                f" Received: data of type {type(data).__name__}"
-            )
-        self.data = data
+        self.data = checked_repeatable(data)
         self.every = checked_int("every", every, "a positive integer", lambda value: value > 0)
         self.log_dir = log_dir
         self.record = None if record is None else pathlib.Path(record)
@@ -98,6 +105,7 @@ class IndependenceMonitor(keras.callbacks.Callback):
         if log_dir is not None:
             needed("tensorflow", "TensorFlow", "tensorflow")
         self.steps, self.batch_size = checked_sizes(steps, batch_size)
+        self.per_layer = checked_bool("per_layer", per_layer)
         self.options = checked_options(channels, rows, pairs, seed)
         self.reports: dict[int, Any] = {}
         self._meter: Any = None
@@ -116,6 +124,8 @@ class IndependenceMonitor(keras.callbacks.Callback):
         if self.record is not None:
             with open(self.record, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"epoch": epoch + 1, **report.to_dict()}) + "\n")
+        if logs is not None:
+            logs.update(_means(report) if not self.per_layer else _by_layer(report))
         if self.log_dir is not None:
             self._write_scalars(epoch, report)
 
@@ -130,30 +140,42 @@ class IndependenceMonitor(keras.callbacks.Callback):
         tf = needed("tensorflow", "TensorFlow", "tensorflow")
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(str(self.log_dir))
-        values = {
-            f"{row['mode']}/{name}/{row['layer']}": row[name]
-            for row in report.to_dict()["rows"]
-            for name in SCALARS
-        }
-        values.update(
-            {
-                f"variance_ratio/{shift['layer']}": shift["ratio"]
-                for shift in report.to_dict()["shifts"]
-            }
-        )
         # What `tf.summary.scalar` writes, which needs the package of TensorBoard for it.
         metadata = tf.compat.v1.SummaryMetadata
         scalar = metadata(
             plugin_data=metadata.PluginData(plugin_name="scalars"), data_class="DATA_CLASS_SCALAR"
         )
         with self._writer.as_default():
-            for name, value in values.items():
-                if value is not None:
-                    # Epochs from 0, as Keras's own TensorBoard callback counts them.
-                    tf.summary.write(
-                        f"independence/{name}",
-                        tf.constant(value, tf.float32),
-                        step=epoch,
-                        metadata=scalar,
-                    )
+            for name, value in _by_layer(report).items():
+                # Epochs from 0, as Keras's own TensorBoard callback counts them.
+                tf.summary.write(name, tf.constant(value, tf.float32), step=epoch, metadata=scalar)
         self._writer.flush()
+
+
+def _by_layer(report: Report) -> dict[str, float]:
+    values = {
+        f"independence/{row.mode}/{name}/{row.layer}": getattr(row, name)
+        for row in report.rows
+        for name in SCALARS
+    }
+    values.update(
+        {f"independence/variance_ratio/{shift.layer}": shift.ratio for shift in report.shifts}
+    )
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def _means(report: Report) -> dict[str, float]:
+    sets: dict[str, list[float]] = {
+        f"independence/{mode}/{name}": [
+            getattr(row, name) for row in report.rows if row.mode == mode
+        ]
+        for mode in MODES
+        for name in ("correlation", "mutual_information")
+    }
+    sets["independence/variance_ratio"] = [math.log(shift.ratio) for shift in report.shifts]
+    means = {
+        name: np.mean([value for value in values if math.isfinite(value)] or [math.nan])
+        for name, values in sets.items()
+    }
+    means["independence/variance_ratio"] = np.exp(means["independence/variance_ratio"])
+    return {name: float(value) for name, value in means.items() if math.isfinite(value)}

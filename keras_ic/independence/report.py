@@ -4,8 +4,8 @@ import dataclasses
 import math
 from typing import Any
 
+from keras_ic.independence import figure
 from keras_ic.surgery import table
-from keras_ic.utils.lazy_imports import needed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +88,8 @@ class Report:
         rows: An `Input` for each weight layer and mode, in the order in which the layers run.
         shifts: A `Shift` for each IC and BatchNormalization layer.
         skipped: `(layer, reason)` for each weight layer that was not measured.
+        advice: One sentence for each thing that would pay, be it recalibrating, another order or
+            another rate, with the layers and the call.
 
     Example:
 
@@ -112,6 +114,7 @@ class Report:
     rows: tuple[Input, ...]
     shifts: tuple[Shift, ...]
     skipped: tuple[tuple[str, str], ...] = ()
+    advice: list[str] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values; what is not a finite number is None."""
@@ -120,6 +123,7 @@ class Report:
             "rows": [_as_json(row) for row in self.rows],
             "shifts": [_as_json(shift) for shift in self.shifts],
             "skipped": [{"layer": layer, "reason": reason} for layer, reason in self.skipped],
+            "advice": list(self.advice),
         }
 
     def __str__(self) -> str:
@@ -178,10 +182,13 @@ class Report:
             ]
         if self.skipped:
             parts += ["", "Not measured", table.text(("Layer", "Reason"), self.skipped)]
+        if self.shifts:
+            settled = ["None: the moving statistics are those of the data."]
+            parts += ["", "Advice", *(f"- {line}" for line in self.advice or settled)]
         return "\n".join(parts)
 
     def plot(self, path: Any) -> None:
-        """Draws the measures from layer to layer, one panel each, and saves the figure.
+        """Draws the measures against depth, one panel each, and saves the figure.
 
         Args:
             path: Path of the file; its ending chooses the format, as `.png` or `.svg`.
@@ -206,57 +213,7 @@ class Report:
         assert path.exists()
         ```
         """
-        figures = needed("matplotlib.figure", "Matplotlib", "plot")
-        panels = {
-            "correlation": "mean |correlation|",
-            "mutual_information": "mutual information, nats",
-            "correlation_distance": "correlations' distance from I",
-            "covariance_distance": "covariance's distance from I",
-            "effective_rank": "effective rank / channels looked at",
-        }
-        figure = figures.Figure(figsize=(12, 9), layout="constrained")
-        axes = figure.subplots(3, 2).ravel()
-        for panel, (name, title) in zip(axes, panels.items(), strict=False):
-            for mode, colour, marker in (
-                ("training", "#d1495b", "o"),
-                ("inference", "#00798c", "s"),
-            ):
-                rows = [row for row in self.rows if row.mode == mode]
-                values = [
-                    getattr(row, name) / (row.sampled if name == "effective_rank" else 1)
-                    for row in rows
-                ]
-                panel.plot(
-                    [row.layer for row in rows],
-                    values,
-                    color=colour,
-                    marker=marker,
-                    markersize=4,
-                    label=mode,
-                )
-            panel.set_title(title, fontsize=11)
-        axes[0].legend(frameon=False)
-        if self.shifts:
-            names, ratios = [s.layer for s in self.shifts], [s.ratio for s in self.shifts]
-            spread = [
-                [s.ratio - s.lowest for s in self.shifts],
-                [s.highest - s.ratio for s in self.shifts],
-            ]
-            axes[-1].errorbar(
-                names, ratios, spread, color="#00798c", marker="s", markersize=4, linewidth=1
-            )
-            axes[-1].axhline(1, color="#6c757d", linewidth=0.8)
-            axes[-1].set_yscale("log")
-            axes[-1].set_title(
-                "variance at inference / moving variance: mean and range", fontsize=11
-            )
-        else:
-            axes[-1].set_axis_off()
-        for panel in axes:
-            panel.tick_params(axis="x", labelrotation=90, labelsize=7)
-            panel.spines[["top", "right"]].set_visible(False)
-        figure.suptitle(f"{self.model}: the inputs of its weight layers")
-        figure.savefig(path, dpi=120)
+        figure.draw(self, path)
 
 
 def _number(value: float) -> str:

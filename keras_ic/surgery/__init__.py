@@ -1,6 +1,4 @@
-"""Rewriting a model into its IC form and folding it for inference: read the graph, plan, build; and
-the moving statistics of the result.
-"""
+"""Rewriting a model into its IC form and folding it for inference: read the graph, plan, build."""
 
 from keras_ic.surgery.build import rewrite
 from keras_ic.surgery.fold import fold
@@ -8,7 +6,6 @@ from keras_ic.surgery.fold_plan import FoldPlan, plan_fold
 from keras_ic.surgery.plan import Plan, plan
 from keras_ic.surgery.policy import Site
 from keras_ic.surgery.rows import Change, Skip
-from keras_ic.surgery.statistics import calibrate, recalibrate
 
 __all__ = [
     "Change",
@@ -16,10 +13,8 @@ __all__ = [
     "Plan",
     "Site",
     "Skip",
-    "calibrate",
     "fold",
     "plan",
     "plan_fold",
-    "recalibrate",
     "rewrite",
 ]

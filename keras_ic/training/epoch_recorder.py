@@ -74,7 +74,7 @@ class EpochRecorder(keras.callbacks.Callback):
             line["wait_seconds"] = round(self.waited / len(self.steps), 6)
         if self.damaged is not None:
             line["damaged"] = self.damaged()
-        line.update({name: float(logs[name]) for name in logs if name.startswith("as_trained")})
+        line.update({name: float(logs[name]) for name in logs if name.endswith("as_trained")})
         records.append(self.folder, line)
 
     def _check(self, loss, where):

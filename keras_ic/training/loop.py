@@ -9,7 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_ic import calibration, saving
+from keras_ic import saving
+from keras_ic.calibration import recalibrate
+from keras_ic.recalibration import Recalibration, too_short_for_momentum
 from keras_ic.training import record as records
 from keras_ic.training.checkpoint import CheckpointCallback
 from keras_ic.training.config import TrainingConfig
@@ -109,11 +111,13 @@ def run(
         place = checkpoint.restore(model)
         if workers.is_chief:
             records.begin(folder, _head(config, dataset, model, workers), before, place[0])
-        if config.recalibrate == "off":
-            _tell_of_momentum(model, dataset.steps * config.epochs)
+        if workers.is_chief and config.recalibrate == "off":
+            _tell(too_short_for_momentum(model, dataset.steps * config.epochs))
         with stop.after_a_step():
             _fit(model, dataset, workers, folder, checkpoint, place, callbacks, verbose)
         _finish(dataset, model, workers, folder)
+        if workers.is_chief and config.recalibrate == "off":
+            _tell(too_short_for_momentum(model, dataset.steps * config.epochs))
     return records.read(folder) if workers.is_chief else None
 
 
@@ -180,7 +184,7 @@ def _fit(model, dataset, workers, folder, checkpoint, place, callbacks, verbose)
     if config.ema:
         own.append(keras.callbacks.SwapEMAWeights())
     if config.recalibrate == "each":
-        own.append(calibration.Recalibration(dataset.calibration()))
+        own.append(Recalibration(dataset.calibration(), dataset.calibration_steps))
     damages = getattr(dataset, "damages", None)
     recorder = EpochRecorder(
         folder,
@@ -235,7 +239,7 @@ def _build_metrics(model: keras.Model, dataset: Dataset) -> None:
 def _finish(dataset: Dataset, model: keras.Model, workers: Workers, folder: pathlib.Path) -> None:
     """Leaves what stays. All workers take part in the evaluation; the chief writes."""
     if workers.config.recalibrate == "end":
-        calibration.recalibrate(model, dataset.calibration(), verbose=0)
+        recalibrate(model, dataset.calibration(), verbose=0)
         result = model.evaluate(
             workers.distributed(dataset.validation),
             steps=dataset.validation_steps(workers.shard),
@@ -250,7 +254,6 @@ def _finish(dataset: Dataset, model: keras.Model, workers: Workers, folder: path
         (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _tell_of_momentum(model: keras.Model, steps: int) -> None:
-    notice = calibration.too_short_for_momentum(model, steps)
+def _tell(notice: str | None) -> None:
     if notice:
         print(notice, flush=True)

@@ -119,10 +119,13 @@ def _has_accelerator() -> bool:
 
 def _between_images_and_logits(model, shape, inner, is_standardized):
     """The model with what comes before it and after it, where there is something."""
-    is_float32 = model.output.dtype == "float32"
-    if shape == inner and is_standardized and is_float32:
+    if model.output.dtype != "float32":
+        logits = keras.layers.Activation("linear", dtype="float32", name="logits")(model.output)
+        model = keras.Model(model.input, logits, name=model.name)
+    if shape == inner and is_standardized:
         return model
-    images = x = keras.Input(shape, dtype=None if is_standardized else "uint8", name="given_images")
+    dtype = None if is_standardized else "uint8"
+    images = x = keras.Input(shape, dtype=dtype, name="given_images")
     if not is_standardized:
         variance = [deviation**2 for deviation in STD]
         x = keras.layers.Normalization(
@@ -130,10 +133,7 @@ def _between_images_and_logits(model, shape, inner, is_standardized):
         )(x)
     if shape != inner:
         x = keras.layers.Resizing(*inner[:2], dtype="float32", name="resized")(x)
-    x = model(x)
-    if not is_float32:
-        x = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
-    return keras.Model(images, x, name=model.name)
+    return keras.Model(images, model(x), name=model.name)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ def size_by_formula(depth, growth, bottleneck, order, classes=10):
             channels = outputs
     assert len(convolutions) == depth - 1
     kernels = sum(size * size * inputs * outputs for size, inputs, outputs in convolutions)
-    biases = 0 if order == "usual" else sum(outputs for _, _, outputs in convolutions)
+    biases = 0 if order == "bn-relu-conv" else sum(outputs for _, _, outputs in convolutions)
     # The classifier reads a normalization in every order; all other weight layers but the first in
     # every order but conv-relu-ic.
     if order == "conv-relu-ic":
@@ -55,11 +55,11 @@ def size_by_formula(depth, growth, bottleneck, order, classes=10):
     ],
 )
 def test_the_formula_gives_the_sizes_of_the_paper(depth, growth, bottleneck, millions):
-    assert round(size_by_formula(depth, growth, bottleneck, "usual") / 1e6, 1) == millions
+    assert round(size_by_formula(depth, growth, bottleneck, "bn-relu-conv") / 1e6, 1) == millions
 
 
 @pytest.mark.usefixtures("plain_kernels")
-@pytest.mark.parametrize("order", ["usual", *IC_ORDERS])
+@pytest.mark.parametrize("order", ["bn-relu-conv", *IC_ORDERS])
 @pytest.mark.parametrize(
     ("depth", "growth", "bottleneck"),
     [(40, 12, False), (40, 12, True), (7, 3, False), (10, 5, True)],
@@ -73,7 +73,7 @@ def test_exact_size(depth, growth, bottleneck, order):
 # Path into: the layer of a block that reads a concatenation, the second convolution of a
 # bottleneck, the layer behind a transition.
 BETWEEN = {
-    "usual": (
+    "bn-relu-conv": (
         ["BatchNormalization", "ReLU"],
         ["BatchNormalization", "ReLU"],
         ["AveragePooling2D", "BatchNormalization", "ReLU"],
@@ -83,13 +83,13 @@ BETWEEN = {
     "conv-relu-ic": ([], ["ReLU", "IC"], ["ReLU", "IC", "AveragePooling2D"]),
 }
 STEM = {
-    "usual": ["BatchNormalization", "ReLU"],
+    "bn-relu-conv": ["BatchNormalization", "ReLU"],
     "relu-ic-conv": ["ReLU", "IC"],
     "ic-conv-relu": ["ReLU", "IC"],
     "conv-relu-ic": ["ReLU", "IC"],
 }
 CLASSIFIER = {
-    "usual": ["BatchNormalization", "ReLU", "GlobalAveragePooling2D"],
+    "bn-relu-conv": ["BatchNormalization", "ReLU", "GlobalAveragePooling2D"],
     "relu-ic-conv": ["ReLU", "GlobalAveragePooling2D", "IC"],
     "ic-conv-relu": ["GlobalAveragePooling2D", "IC"],
     "conv-relu-ic": ["GlobalAveragePooling2D", "IC"],
@@ -118,7 +118,7 @@ def test_orders(order, bottleneck):
     assert path_into(model, "classifier") == ["Concatenate", *CLASSIFIER[order]]
     assert [layer.name for layer in producers(model)["stem"]] == ["images"]
     assert all(
-        layer.use_bias == (order != "usual" or layer.name == "classifier")
+        layer.use_bias == (order != "bn-relu-conv" or layer.name == "classifier")
         for layer in weight_layers(model)
     )
 
@@ -127,7 +127,7 @@ def test_orders(order, bottleneck):
 @pytest.mark.parametrize(
     ("order", "first", "new"),
     [
-        ("usual", "stem", "conv1"),
+        ("bn-relu-conv", "stem", "conv1"),
         ("relu-ic-conv", "stem", "conv1"),
         ("ic-conv-relu", "stem_relu", "conv1_relu"),
         ("conv-relu-ic", "stem_ic", "conv1_ic"),

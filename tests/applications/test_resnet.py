@@ -16,7 +16,7 @@ IC_ORDERS = ["relu-ic-conv", "ic-conv-relu", "conv-relu-ic"]
     [(20, 0.27, 2), (32, 0.46, 2), (44, 0.66, 2), (56, 0.85, 2), (110, 1.7, 2), (164, 1.7, 3)],
 )
 def test_sizes_and_blocks_are_those_of_the_papers(depth, millions, convolutions):
-    model = ResNet(depth, "usual")
+    model = ResNet(depth, "conv-bn-relu")
     assert (
         len(
             [
@@ -52,7 +52,10 @@ def test_exact_size_of_resnet20():
     shortcuts = 16 * 32 + 32 * 64
     channels = 7 * 16 + 7 * 32 + 7 * 64  # of the convolutions, shortcuts included
     classifier = 64 * 10 + 10
-    assert trainable(ResNet(20, "usual")) == convolutions + shortcuts + 2 * channels + classifier
+    assert (
+        trainable(ResNet(20, "conv-bn-relu"))
+        == convolutions + shortcuts + 2 * channels + classifier
+    )
     # Before all convolutions but the first, each by the channels that it reads, and the classifier.
     channels_of_ics = 7 * 16 + 6 * 32 + 5 * 64 + 64
     assert (
@@ -72,14 +75,14 @@ def test_exact_size_of_resnet20():
     ],
 )
 def test_which_block(depth, block, kind, blocks):
-    names = {layer.name for layer in ResNet(depth, "usual", block=block).layers}
+    names = {layer.name for layer in ResNet(depth, "conv-bn-relu", block=block).layers}
     assert ("stage1_block1_conv3" in names) == (kind == "bottleneck")
     assert f"stage3_block{blocks}_conv2" in names
     assert f"stage3_block{blocks + 1}_conv1" not in names
 
 
-def test_usual_order():
-    model = ResNet(20, "usual")
+def test_the_baseline():
+    model = ResNet(20, "conv-bn-relu")
     assert path_into(model, "stage1_block1_conv1") == ["Conv2D", "BatchNormalization", "ReLU"]
     assert path_into(model, "stage2_block2_conv2") == ["Conv2D", "BatchNormalization", "ReLU"]
     assert path_into(model, "stage2_block2_conv1") == ["Add", "ReLU"]
@@ -179,7 +182,7 @@ def test_every_weight_layer_of_conv_relu_ic_reads_ics_or_sums_of_them(depth):
             assert is_of_ics(reads[layer.name][0]), layer.name
 
 
-@pytest.mark.parametrize("order", ["usual", "conv-relu-ic"])
+@pytest.mark.parametrize("order", ["conv-bn-relu", "conv-relu-ic"])
 def test_shapes_and_logits(order):
     model = ResNet(20, order, classes=7, input_shape=(16, 20, 1), name="small")
     assert model.name == "small"
@@ -292,7 +295,7 @@ def test_saved_and_loaded(tmp_path):
         ),
         (
             {"order": "IC"},
-            r"`order` must be one of 'usual', .*'conv-relu-ic', 'ic'[.;].* Received: order='IC'$",
+            r"`order` must be one of 'conv-bn-relu', .*'usual', 'ic'[.;].* Received: order='IC'$",
         ),
         ({"order": None}, r"`order` must be one of .* Received: order=None$"),
         (
@@ -304,7 +307,7 @@ def test_saved_and_loaded(tmp_path):
             r"`rate` must be a number in \[0, 1\), .* Received: rate=1.0 \(of type float\)$",
         ),
         (
-            {"rate": 1.0, "order": "usual"},
+            {"rate": 1.0, "order": "conv-bn-relu"},
             r"`rate` must be .* Received: rate=1.0 \(of type float\)$",
         ),
         (

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ic import IndependentComponent
-from keras_ic.applications import VGG16, DenseNet, ResNet
+from keras_ic import IndependentComponent, applications
+from keras_ic.applications import VGG16, DenseNet, PlainCNN, ResNet
 from tests.applications.graphs import weight_layers
 
 
@@ -21,8 +21,18 @@ def densenet_bc(*arguments, **settings):
     return DenseNet(10, 4, *arguments, **{"input_shape": (8, 8, 3), "bottleneck": True, **settings})
 
 
-NETWORKS = {"resnet": resnet, "vgg": VGG16, "densenet": densenet, "densenet_bc": densenet_bc}
-ORDERS = ["usual", "relu-ic-conv", "ic-conv-relu", "conv-relu-ic"]
+def plain(*arguments, **settings):
+    return PlainCNN((4, 8), None, (1,), False, *arguments, **{"input_shape": (8, 8, 3), **settings})
+
+
+NETWORKS = {
+    "plain": plain,
+    "resnet": resnet,
+    "vgg": VGG16,
+    "densenet": densenet,
+    "densenet_bc": densenet_bc,
+}
+ORDERS = list(applications.ORDERS)
 
 
 @pytest.fixture(params=NETWORKS)
@@ -41,8 +51,11 @@ def of(model, kind):
 @pytest.mark.parametrize("order", ORDERS)
 def test_which_normalizations_an_order_has(network, order):
     model = network(order)
-    assert bool(of(model, keras.layers.BatchNormalization)) == (order == "usual")
-    assert bool(of(model, IndependentComponent)) == (order != "usual")
+    assert (
+        bool(of(model, keras.layers.BatchNormalization))
+        == applications.ORDERS[order].has_batch_norm
+    )
+    assert bool(of(model, IndependentComponent)) == applications.ORDERS[order].has_ic
     assert not of(model, keras.layers.Dropout)
 
 
@@ -127,7 +140,7 @@ def test_pixels_come_first_whatever_the_setting_of_keras(network):
 
 
 def test_layer_names_are_the_same_each_time(network):
-    first, second = ([layer.name for layer in network("usual").layers] for _ in range(2))
+    first, second = ([layer.name for layer in network("conv-bn-relu").layers] for _ in range(2))
     assert first == second
     assert len(set(first)) == len(first)
 
@@ -137,7 +150,7 @@ def test_layer_names_are_the_same_each_time(network):
     [
         (
             {"order": "IC"},
-            r"`order` must be one of 'usual', .*'conv-relu-ic', 'ic'[.;].* Received: order='IC'$",
+            r"`order` must be one of 'conv-bn-relu', .*'usual', 'ic'[.;].* Received: order='IC'$",
         ),
         ({"order": ["ic"]}, r"`order` must be one of .* Received: order=\['ic'\]$"),
         (
@@ -149,7 +162,7 @@ def test_layer_names_are_the_same_each_time(network):
             r"`rate` must be a number in \[0, 1\), .* Received: rate=1.0 \(of type float\)$",
         ),
         (
-            {"rate": -0.1, "order": "usual"},
+            {"rate": -0.1, "order": "conv-bn-relu"},
             r"`rate` must be .* Received: rate=-0.1 \(of type float\)$",
         ),
         (

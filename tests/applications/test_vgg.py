@@ -16,7 +16,10 @@ OUTPUTS = sum(CHANNELS[1:]) + 512 + 512  # of all weight layers but the classifi
 
 # What stands between two weight layers, without and with a pooling.
 BETWEEN = {
-    "usual": (["BatchNormalization", "ReLU"], ["BatchNormalization", "ReLU", "MaxPooling2D"]),
+    "conv-bn-relu": (
+        ["BatchNormalization", "ReLU"],
+        ["BatchNormalization", "ReLU", "MaxPooling2D"],
+    ),
     "relu-ic-conv": (["ReLU", "IC"], ["MaxPooling2D", "ReLU", "IC"]),
     "ic-conv-relu": (["ReLU", "IC"], ["ReLU", "MaxPooling2D", "IC"]),
     "conv-relu-ic": (["ReLU", "IC"], ["ReLU", "IC", "MaxPooling2D"]),
@@ -26,7 +29,12 @@ BETWEEN = {
 @pytest.mark.usefixtures("plain_kernels")
 @pytest.mark.parametrize(
     ("order", "biases"),
-    [("usual", 0), ("relu-ic-conv", OUTPUTS), ("ic-conv-relu", OUTPUTS), ("conv-relu-ic", OUTPUTS)],
+    [
+        ("conv-bn-relu", 0),
+        ("relu-ic-conv", OUTPUTS),
+        ("ic-conv-relu", OUTPUTS),
+        ("conv-relu-ic", OUTPUTS),
+    ],
 )
 def test_exact_size(order, biases):
     model = VGG16(order)
@@ -65,7 +73,7 @@ def test_orders(order):
     assert [layer.name for layer in producers(model)["block1_conv1"]] == ["images"]
     assert model.output is model.get_layer("classifier").output
     assert all(
-        layer.use_bias == (order != "usual" or layer.name == "classifier")
+        layer.use_bias == (order != "conv-bn-relu" or layer.name == "classifier")
         for layer in weight_layers(model)
     )
 
@@ -101,7 +109,7 @@ def test_relu_before_or_behind_the_pooling_is_the_same_function():
 
 @pytest.mark.usefixtures("plain_kernels")
 def test_shapes_and_logits():
-    model = VGG16("usual", classes=7, input_shape=(40, 33, 1), name="small")
+    model = VGG16("conv-bn-relu", classes=7, input_shape=(40, 33, 1), name="small")
     assert model.name == "small"
     assert model.output_shape == (None, 7)
     assert model.get_layer("block4_pool").output.shape == (None, 2, 2, 512)

@@ -1,9 +1,10 @@
 """Every test of this folder with an argument `entry` is run on every entry of the registry; the
 file it stands in names the property.
 
-pytest tests/conformance                                            a small selection of the
-registry pytest tests/conformance --registry complete --matrix FILE.json     all of it, and the
-matrix of what came out
+pytest tests/conformance                         the core of the registry
+pytest tests/conformance --registry small        what `make test-all` takes
+pytest tests/conformance --registry complete --matrix FILE.json
+                                                 all of it, and the matrix of what came out
 """
 
 import pathlib
@@ -14,16 +15,11 @@ import pytest
 
 from tests.conformance.matrix import Matrix
 from tests.conformance.registry import BACKEND, ENTRIES
+from tests.selection import Registry
 
 
 def pytest_addoption(parser):
     group = parser.getgroup("conformance")
-    group.addoption(
-        "--registry",
-        default="selected",
-        choices=["selected", "complete"],
-        help="which entries of the registry are checked",
-    )
     group.addoption(
         "--entries",
         metavar="REGEX",
@@ -36,11 +32,6 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.addinivalue_line(
-        "markers",
-        "compiles: compiles a training step for each entry, so that the plain suite takes fewer of"
-        " them",
-    )
     config.pluginmanager.register(
         Gatherer(config.getoption("--matrix", None)), "conformance-gatherer"
     )
@@ -48,11 +39,9 @@ def pytest_configure(config):
 
 def pytest_generate_tests(metafunc):
     if "entry" in metafunc.fixturenames:
-        complete = metafunc.config.getoption("--registry", "selected") == "complete"
-        # JAX compiles every operation for every shape, so that its plain suite has few models for
-        # the other properties too.
-        few = BACKEND == "jax" or metafunc.definition.get_closest_marker("compiles")
-        level = 2 if complete else 0 if few else 1
+        level = metafunc.config.registry
+        if level == Registry.SMALL and BACKEND == "jax":
+            level = Registry.CORE  # JAX compiles every operation for every shape.
         wanted = re.compile(metafunc.config.getoption("--entries", ""))
         chosen = [
             entry

@@ -13,6 +13,7 @@ import numpy as np
 from keras import layers
 
 import keras_ic
+from tests.selection import Registry
 from tests.surgery import models
 from tests.surgery.test_applications import SMALL
 
@@ -31,9 +32,7 @@ class Entry:
         make: Function without arguments that builds the model, under the dtype policy and with the
             seed of the moment.
         shape: Tuple, the shape of one sample.
-        level: Integer. Those of level 0 are in the plain suite; those of 1 too, but on JAX and for
-            the properties that compile training steps; those of 2 are in the complete registry
-            alone.
+        level: Registry, the smallest that it is in.
         settles: Whether a new model gets moving statistics of data, so that its outputs depend on
             its inputs at every depth.
         takes_ids: Whether the inputs are integers, of which 0 is masked, and not floats.
@@ -46,7 +45,7 @@ class Entry:
     kind: str
     make: Callable[[], keras.Model]
     shape: tuple[int, ...]
-    level: int = 0
+    level: Registry = Registry.CORE
     settles: bool = True
     takes_ids: bool = False
     builds: int = 1000
@@ -175,16 +174,6 @@ if BACKEND == "tensorflow":
     CONFIGURATIONS["synchronized"] = (6,), {"synchronized": True}
 
 
-# In the plain suite too.
-COMPILED = (
-    "default",
-    "regularizers, constraints, initializers",
-    "axis 1",
-    "noise shape",
-    "synchronized",
-)
-
-
 def _layers():
     for name, (shape, configuration) in CONFIGURATIONS.items():
         yield Entry(
@@ -192,7 +181,7 @@ def _layers():
             "layer",
             functools.partial(_around, shape, configuration),
             shape,
-            0 if name in COMPILED else 1,
+            Registry.CORE if name == "default" else Registry.SMALL,
         )
     yield Entry("IC, masked", "layer", _masked, (6,), settles=False, takes_ids=True)
 
@@ -206,14 +195,19 @@ def _networks():
         dense = functools.partial(DenseNet, growth_rate=4, input_shape=(4, 4, 3), **common)
         paper = order == "relu-ic-conv"
         yield Entry(
-            f"ResNet 8, {order}", "network", functools.partial(resnet, 8), (8, 8, 3), 1, builds=100
+            f"ResNet 8, {order}",
+            "network",
+            functools.partial(resnet, 8),
+            (8, 8, 3),
+            Registry.CORE if paper else Registry.SMALL,
+            builds=100,
         )
         yield Entry(
             f"ResNet 11, {order}",
             "network",
             functools.partial(resnet, 11),
             (8, 8, 3),
-            2,
+            Registry.COMPLETE,
             builds=100,
         )
         yield Entry(
@@ -221,7 +215,7 @@ def _networks():
             "network",
             functools.partial(dense, 7),
             (4, 4, 3),
-            1 if paper else 2,
+            Registry.SMALL if paper else Registry.COMPLETE,
             builds=100,
         )
         yield Entry(
@@ -229,7 +223,7 @@ def _networks():
             "network",
             functools.partial(dense, 10, bottleneck=True),
             (4, 4, 3),
-            2,
+            Registry.COMPLETE,
             builds=100,
         )
         yield Entry(
@@ -237,7 +231,7 @@ def _networks():
             "network",
             functools.partial(VGG16, **common),
             (32, 32, 3),
-            2,
+            Registry.COMPLETE,
             builds=20,
             deep=True,
         )
@@ -270,14 +264,15 @@ def _rewritten(make, shape):
 
 
 def _surgery():
-    sources = [("small network", (8, 8, 3), _small, 0, 100)]
+    sources = [("small network", (8, 8, 3), _small, Registry.CORE, 100)]
     sources += [
-        (name, (size, size, 3), functools.partial(_application, name), 2, 5)
+        (name, (size, size, 3), functools.partial(_application, name), Registry.COMPLETE, 5)
         for name, size in SMALL.items()
     ]
     for name, shape, make, level, builds in sources:
         rewritten = functools.partial(_rewritten, make, shape)
-        common = {"level": level, "settles": False, "builds": builds, "deep": level == 2}
+        deep = level == Registry.COMPLETE
+        common = {"level": level, "settles": False, "builds": builds, "deep": deep}
         yield Entry(f"{name}, rewritten", "rewritten", rewritten, shape, **common)
         yield Entry(
             f"{name}, folded",
@@ -314,8 +309,8 @@ def _hypermodels():
             keras_tuner.HyperParameters()
         )
 
-    yield Entry("ICResNetHyperModel", "hypermodel", resnet, (8, 8, 3), 1, builds=100)
-    yield Entry("ICHyperModel", "hypermodel", rewritten, (8, 8, 3), 1, builds=100)
+    yield Entry("ICResNetHyperModel", "hypermodel", resnet, (8, 8, 3), Registry.SMALL, builds=100)
+    yield Entry("ICHyperModel", "hypermodel", rewritten, (8, 8, 3), Registry.SMALL, builds=100)
 
 
 ENTRIES = {entry.name: entry for entry in (*_layers(), *_networks(), *_surgery(), *_hypermodels())}

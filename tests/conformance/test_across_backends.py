@@ -48,7 +48,6 @@ def loaded_elsewhere(request, tmp_path_factory):
     return folder, said
 
 
-@pytest.mark.compiles
 def test_across_backends(entry, request):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("the files are saved under TensorFlow, and loaded elsewhere by that run")

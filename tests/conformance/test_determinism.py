@@ -44,6 +44,5 @@ def of_another_process(request, tmp_path_factory):
     return json.loads((folder / f"train.{keras.backend.backend()}.json").read_text())
 
 
-@pytest.mark.compiles
 def test_determinism(entry, of_another_process):
     assert trained(entry) == of_another_process[entry.name]

@@ -8,9 +8,11 @@ import weakref
 import keras
 import pytest
 
+from tests.selection import Registry
+
 
 def test_leaks(entry, request):
-    complete = request.config.getoption("--registry", "selected") == "complete"
+    complete = request.config.registry == Registry.COMPLETE
     builds = entry.builds if complete else max(4, entry.builds // 20)
     keras.utils.set_random_seed(0)
     request.addfinalizer(gc.unfreeze)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 
-@pytest.mark.compiles
 def test_mirrored(entry, request, tmp_path):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("tf.distribute is TensorFlow's")

@@ -16,7 +16,6 @@ MODES = {
 }[keras.backend.backend()]
 
 
-@pytest.mark.compiles
 def test_modes(entry):
     if len(MODES) == 1:
         pytest.skip("Keras runs torch eagerly; the kernels' tests compile them with torch.compile")

@@ -2,13 +2,11 @@
 
 import keras
 import numpy as np
-import pytest
 
 from keras_ic import saving
 from tests.conformance.registry import mute
 
 
-@pytest.mark.compiles
 def test_resume(entry, tmp_path):
     model = entry.compiled()
     x, y = entry.samples(8)

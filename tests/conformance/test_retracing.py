@@ -6,7 +6,6 @@ import keras
 import pytest
 
 
-@pytest.mark.compiles
 def test_retracing(entry):
     if keras.backend.backend() == "torch":
         pytest.skip("Keras runs torch without tracing")

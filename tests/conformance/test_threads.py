@@ -8,7 +8,6 @@ import threading
 
 import keras
 import numpy as np
-import pytest
 
 from tests.autodiff import to_numpy
 
@@ -23,7 +22,6 @@ def predicted(model, x):
     )
 
 
-@pytest.mark.compiles
 def test_threads(entry):
     model = entry.built()
     batches = [entry.samples(4, seed)[0] for seed in range(THREADS)]

@@ -49,6 +49,7 @@ def test_two_workers_equal_one_process(train, tmp_path):
         assert len(list(csv.DictReader(file))) == 52
 
 
+@pytest.mark.slow(reason="starts four workers and one process")
 def test_uneven_batches_on_four_workers_count_every_example_once(train, tmp_path):
     """61 examples in batches of 16: the last has 13, on three workers 4 and on one 1."""
     settings = {"epochs": 2, "examples": 61, "batch": 16, "rate": 0.0, "synchronized": True}
@@ -67,6 +68,7 @@ def test_uneven_batches_on_four_workers_count_every_example_once(train, tmp_path
 SETTINGS = {"epochs": 3, "examples": 64, "batch": 16, "every": 1}
 
 
+@pytest.mark.slow(reason="starts two workers five times")
 def test_killed_or_signalled_and_resumed_equals_never_stopped(train):
     """A worker is killed in the second epoch, then the chief, then a signal comes to a worker;
     dropout and stock BatchNormalization are on.
@@ -94,6 +96,7 @@ def test_killed_or_signalled_and_resumed_equals_never_stopped(train):
         assert chief["logs"][-1][name] == pytest.approx(unbroken["logs"][-1][name], rel=1e-6)
 
 
+@pytest.mark.slow(reason="starts two workers of stock Keras")
 def test_stock_keras_still_needs_prepare(train):
     """keras#20585. If this fails, Keras has mended it: see which parts of
     keras_ic/distribution/keras_fit.py can go.

@@ -23,7 +23,7 @@ def recipes():
     return script("examples/deploy.py")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model():
     """The paper's smallest network: bounds of ReLUs, additions of shifts, and layers that took all
     up.

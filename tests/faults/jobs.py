@@ -10,22 +10,22 @@ import keras
 import numpy as np
 
 import keras_ic
-from keras_ic import experiments, saving
+from keras_ic import saving, training
 
 IMAGES = np.random.default_rng(0).normal(2.0, 3.0, size=(200, 8, 8, 1)).astype("float32")
 
 
 def train(folder):
-    configuration = experiments.Configuration(
+    configuration = training.TrainingConfig(
         data="digits", model="small", batch=32, train_size=64, epochs=4, rate=0.1, optimizer="sgd"
     )
-    experiments.run(configuration, folder, verbose=0)
+    training.run(configuration, folder, checkpoint_steps=1, verbose=0)
 
 
 def tune(folder):
     from keras_ic.tuning import SearchSpace, search
 
-    recipe = experiments.Configuration(
+    recipe = training.TrainingConfig(
         data="digits", model="small", batch=32, train_size=64, epochs=1, validation=0.25
     )
     search(recipe, folder, SearchSpace(depths="uniform"), tuner="random", trials=2, verbose=0)

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ic import experiments, saving
+from keras_ic import saving, training
 from tests.faults import jobs
 
 KILLS = int(os.environ.get("IC_KILLS", "4")) // 4  # of each of the four
@@ -105,8 +105,8 @@ def test_training(killer, tmp_path):
 
     def check(folder, ended=False):
         if (folder / "record.jsonl").exists():
-            done = without_times(experiments.read(folder).epochs)
-            assert done == without_times(experiments.read(unbroken).epochs)[: len(done)]
+            done = without_times(training.read(folder).epochs)
+            assert done == without_times(training.read(unbroken).epochs)[: len(done)]
         for name in ("checkpoint.keras", "model.keras"):
             if (folder / name).exists():
                 assert int(saving.load_model(folder / name).optimizer.iterations) // 2 <= len(done)

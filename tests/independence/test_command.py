@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import keras_ic
-from keras_ic import data
 from keras_ic.cli import main
+from keras_ic.training import datasets
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def test_measure_on_digits(path, capsys):
 
 def test_measure_on_standardized_images(path, tmp_path):
     pytest.importorskip("sklearn")
-    (train, _), (test, _) = data.digits()
-    mean, std = data.channel_statistics(train)
+    (train, _), (test, _) = datasets.digits()
+    mean, std = datasets.channel_statistics(train)
     expected = keras_ic.measure(
         keras.models.load_model(path), (test - mean) / std, batch_size=32, verbose=0
     )

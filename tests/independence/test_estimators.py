@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_ic.independence.estimators import BINS, binned, mutual_information, second_order
-from keras_ic.independence.streams import Stream
+from keras_ic.independence.running_covariance import RunningCovariance
 
 ROWS = 4096
 
@@ -38,7 +38,7 @@ def test_few_rows_are_put_into_few_bins(rows):
     rng = np.random.default_rng(0)
     found = []
     for seed in range(40):
-        stream = Stream(rows=ROWS, seed=[seed])
+        stream = RunningCovariance(rows=ROWS, seed=[seed])
         stream.add(rng.normal(size=(rows, 2)))
         found.append(stream.measured(pairs=1))
     assert {one["bins"] for one in found} == {5 if rows == 256 else 11}
@@ -135,7 +135,7 @@ def test_second_order_where_little_exists():
 def test_the_reservoir_is_a_uniform_sample():
     kept = np.zeros(40)
     for seed in range(400):
-        stream = Stream(rows=10, seed=[seed])
+        stream = RunningCovariance(rows=10, seed=[seed])
         for part in np.split(np.arange(40.0)[:, None], [7, 8, 25]):
             stream.add(part)
         assert len(set(stream.reservoir.ravel())) == 10
@@ -151,7 +151,7 @@ def test_covariance_of_parts_of_any_size_and_of_large_means():
         @ np.array([[1, 2, 0], [0, 1, 1], [0, 0, 0.1]])
         + 100
     )
-    stream = Stream(rows=10, seed=[0])
+    stream = RunningCovariance(rows=10, seed=[0])
     for part in np.split(values, [1, 400, 400, 999]):
         stream.add(part)
     np.testing.assert_allclose(
@@ -163,7 +163,7 @@ def test_covariance_of_parts_of_any_size_and_of_large_means():
 
 
 def test_values_that_are_not_finite_are_told():
-    stream = Stream(rows=10, seed=[0])
+    stream = RunningCovariance(rows=10, seed=[0])
     stream.add(np.array([[1.0, np.inf], [2.0, 3.0]]))
     found = stream.measured(pairs=1)
     assert np.isnan(found["correlation"]) and np.isnan(found["mutual_information"])
@@ -174,7 +174,7 @@ def test_statistics_of_the_batch_do_not_pass_for_information():
     rng = np.random.default_rng(0)
 
     def information(align):
-        stream = Stream(rows=ROWS, seed=[0], align=align)
+        stream = RunningCovariance(rows=ROWS, seed=[0], align=align)
         for _ in range(16):
             rectified = np.maximum(rng.normal(size=(256, 2)), 0).astype("float32")
             stream.add((rectified - rectified.mean(0)) / rectified.std(0))
@@ -185,7 +185,7 @@ def test_statistics_of_the_batch_do_not_pass_for_information():
 
 
 def test_levels_that_do_not_move_stay_apart():
-    stream = Stream(rows=100, seed=[0], align=True)
+    stream = RunningCovariance(rows=100, seed=[0], align=True)
     stream.add(np.array([[1.0]] * 5 + [[2.0]] * 3))
     stream.add(np.array([[1.0]] * 3 + [[2.0]] * 5))
     assert sorted(stream.reservoir.ravel()) == [1.0] * 8 + [2.0] * 8

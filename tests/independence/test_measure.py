@@ -12,7 +12,7 @@ from keras import layers
 import keras_ic
 from keras_ic.independence import measuring
 from keras_ic.independence.activations import input_axes
-from keras_ic.independence.streams import Stream
+from keras_ic.independence.running_covariance import RunningCovariance
 from tests.surgery import models
 
 COUNTS = {"batch_size": 64, "verbose": 0}
@@ -355,13 +355,13 @@ def test_positions_are_spread_over_the_batch():
     meter = measuring.Meter(model, rows=95)
     collected = []
 
-    class Collecting(Stream):
+    class Collecting(RunningCovariance):
         def add(self, values):
             collected.append(values)
             super().add(values)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measuring, "Stream", Collecting)
+        patch.setattr(measuring, "RunningCovariance", Collecting)
         meter.measure(x, batch_size=1000)
     for values in collected:
         assert values.shape == (95, 10)
@@ -398,12 +398,12 @@ def test_the_table_and_the_figure(tmp_path, monkeypatch):
 def test_memory_is_bounded_on_a_resnet50(monkeypatch):
     kept = []
 
-    class Watched(Stream):
+    class Watched(RunningCovariance):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             kept.append(self)
 
-    monkeypatch.setattr(measuring, "Stream", Watched)
+    monkeypatch.setattr(measuring, "RunningCovariance", Watched)
     model = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=7)
     channels, rows = 16, 128
     report = keras_ic.measure(

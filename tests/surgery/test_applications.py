@@ -26,19 +26,20 @@ SMALL = {
 }
 
 
-# Elsewhere than on TensorFlow, which runs an op at once without compiling it, some stand for all.
+# These stand for all in the plain suite, and elsewhere than on TensorFlow, which runs an operation
+# without compiling it.
 ON_EVERY_BACKEND = {"MobileNetV2", "VGG16"}
 LONG = {"DenseNet121", "NASNetMobile"}  # which are rewritten where they are folded
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name in ON_EVERY_BACKEND else pytest.mark.tensorflow_only)
-        for name in SMALL
-        if name not in LONG
-    ],
-)
+def parameter(name):
+    """The name of a network as a parameter of a test, with its marks."""
+    slow = pytest.mark.slow(reason="one of thirteen families of networks")
+    marks = [] if name in ON_EVERY_BACKEND else [pytest.mark.tensorflow_only, slow]
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", [parameter(name) for name in SMALL if name not in LONG])
 def test_network(name, tmp_path):
     shape = (SMALL[name], SMALL[name], 3)
     x = np.random.default_rng(0).normal(0.0, 2.0, (8, *shape)).astype("float32")

@@ -3,6 +3,7 @@ import pytest
 from tests.scripts import script
 
 
+@pytest.mark.slow(reason="trains a MobileNetV2 twice")
 @pytest.mark.tensorflow_only
 def test_a_small_run(capsys):
     pytest.importorskip("sklearn")

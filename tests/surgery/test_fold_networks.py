@@ -9,13 +9,9 @@ import pytest
 import keras_ic
 from keras_ic.surgery import plan_fold
 from tests.surgery import models
-from tests.surgery.test_applications import ON_EVERY_BACKEND, SMALL
+from tests.surgery.test_applications import SMALL, parameter
 from tests.surgery.test_fold_properties import scatter
 
-NETWORKS = [
-    pytest.param(name, marks=[] if name in ON_EVERY_BACKEND else pytest.mark.tensorflow_only)
-    for name in SMALL
-]
 # Whose IC form leaves nothing but linear layers and activations: no affine is left.
 WHOLE = {"MobileNet", "MobileNetV2", "ResNet50", "VGG16"}
 
@@ -44,7 +40,7 @@ def check(model, x, tolerance=1e-5):
     return plan
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [parameter(name) for name in SMALL])
 def test_application(name):
     shape = (SMALL[name], SMALL[name], 3)
     x = np.random.default_rng(0).normal(0.0, 2.0, (8, *shape)).astype("float32")
@@ -89,7 +85,16 @@ def test_backbones_of_keras_hub():
 
 
 @pytest.mark.tensorflow_only
-@pytest.mark.parametrize("name", ["DenseNet121", "MobileNetV2", "ResNet50"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MobileNetV2",
+        *(
+            pytest.param(name, marks=pytest.mark.slow(reason="a deeper network of the same layers"))
+            for name in ("DenseNet121", "ResNet50")
+        ),
+    ],
+)
 def test_exact_in_float64(name):
     """With every statistic and weight drawn at random, as no float32 network of this depth could
     bear: what is left is the error of the folding.

@@ -83,6 +83,7 @@ def test_a_worker_that_is_killed_before_its_first_word_ends_the_search(tmp_path,
         searched(tmp_path / "search", trials=2, workers=1)
 
 
+@pytest.mark.slow(reason="starts workers one after the other")
 def test_workers_are_renewed_so_that_memory_stays_flat(tmp_path, monkeypatch):
     """And come to what one process comes to."""
     started = []
@@ -239,6 +240,7 @@ def test_a_worker_that_cannot_work_ends_the_search_with_its_reason(tmp_path, mon
         searched(tmp_path, workers=1)
 
 
+@pytest.mark.slow(reason="starts two workers, which the signal ends")
 def test_a_signal_to_the_one_that_started_them_stops_all(tmp_path):
     arguments = [
         "--data",

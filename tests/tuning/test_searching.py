@@ -117,6 +117,7 @@ def test_a_search_that_is_killed_goes_on_to_the_same_numbers(tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.slow(reason="trains four trials, and one of them again")
 def test_hyperband_goes_on_with_what_it_has_trained(tmp_path):
     """Three trials of one epoch, the best of which is gone on with: to the numbers of a run that
     was never stopped.

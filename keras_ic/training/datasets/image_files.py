@@ -11,7 +11,7 @@ from keras_ic.training.datasets.image_batches import (
 )
 from keras_ic.training.datasets.image_records import LOG, DamagedDataError, Damages
 from keras_ic.training.datasets.image_sources import find_images
-from keras_ic.training.datasets.protocol import Shard
+from keras_ic.training.datasets.protocol import Shard, calibration_steps
 
 CALIBRATION_SEED = 2**20  # none of a training's, which are below 2**19
 # Enough for statistics over images and positions; all of ImageNet would take longer than an epoch
@@ -64,6 +64,7 @@ class ImageFiles:
                 f"There are fewer images than in one batch. Received: {self.sizes['train']} images,"
                 f" batch={config.batch}"
             )
+        self.calibration_steps = calibration_steps(self.sizes["train"], config.batch)
         self.damages = Damages(sum(self.sizes.values()))
 
     def train(self, start_step: int, shard: Shard) -> Any:

@@ -14,7 +14,7 @@ from keras_ic.training.datasets.array_batches import (
     training_dataset,
 )
 from keras_ic.training.datasets.downloads import from_tfds
-from keras_ic.training.datasets.protocol import Shard
+from keras_ic.training.datasets.protocol import Shard, calibration_steps
 from keras_ic.utils.lazy_imports import needed
 from keras_ic.utils.validation import checked_choice, checked_int, checked_real
 
@@ -191,6 +191,7 @@ class InMemoryImages:
         self.shape, self.classes = self.x.shape[1:], CLASSES[config.data]
         self.sizes = {"train": len(self.x), "validation": len(self.judged[0])}
         self.steps = math.ceil(len(self.x) / config.batch)
+        self.calibration_steps = calibration_steps(len(self.x), TEST_BATCH)
         self.standardization = channel_statistics(self.x)
         self.is_one_hot = config.label_smoothing > 0
 

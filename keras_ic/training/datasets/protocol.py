@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any, Protocol
 
+CALIBRATION_SHARE, MOST_CALIBRATION = 5, 10_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
@@ -34,6 +36,11 @@ class Shard:
         return self.workers * self.replicas
 
 
+def calibration_steps(images: int, batch: int) -> int:
+    """The batches that `Dataset.calibration_steps` wants of so many training images."""
+    return max(min(images // CALIBRATION_SHARE, MOST_CALIBRATION) // batch, 1)
+
+
 class Dataset(Protocol):
     """The images of a training.
 
@@ -42,6 +49,8 @@ class Dataset(Protocol):
         classes: Integer, the number of classes.
         sizes: Dictionary of integers, the images of `"train"` and `"validation"`.
         steps: Integer, the steps of an epoch.
+        calibration_steps: Integer, batches of `calibration` that re-estimate moving statistics well
+            enough: a fifth of the training images, at most 10,000.
         is_standardized: Boolean, whether the images come standardized. Else they are pixels, uint8
             from 0 to 255, and the network standardizes them.
         is_one_hot: Boolean, whether the classes come as rows of a one-hot matrix. Else they are
@@ -52,6 +61,7 @@ class Dataset(Protocol):
     classes: int
     sizes: dict[str, int]
     steps: int
+    calibration_steps: int
     is_standardized: bool
     is_one_hot: bool
 

@@ -1,14 +1,16 @@
 """The batches of whatever `fit` takes, checked against the inputs of a model."""
 
 import itertools
+import random
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import keras
+import numpy as np
 
-# No public way leads to the batches that `fit` would see.
-from keras.src.trainers import data_adapters
-
+from keras_ic.utils.keras_internals import data_adapter
 from keras_ic.utils.validation import checked_int
 
 
@@ -25,10 +27,58 @@ def checked_sizes(steps: Any, batch_size: Any) -> tuple[int | None, int | None]:
     return checked("steps", steps), checked("batch_size", batch_size)
 
 
+def checked_repeatable(data: Any) -> Any:
+    """`data`, if it gives its batches anew each time it is read."""
+    if hasattr(data, "__next__"):
+        raise ValueError(
+            "`data` must give its batches anew for each epoch, which a generator does not."
+            f" Received: data of type {type(data).__name__}"
+        )
+    return data
+
+
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """Puts back the global generators: the data may draw from them, and so does a Dropout without a
+    seed on torch.
+    """
+    state, of_numpy = random.getstate(), np.random.get_state()
+    torch = sys.modules.get("torch")
+    with (
+        torch.random.fork_rng(range(torch.cuda.device_count()))
+        if torch is not None
+        else nullcontext()
+    ):
+        try:
+            yield
+        finally:
+            random.setstate(state)
+            np.random.set_state(of_numpy)
+
+
+def size_of(inputs: Any) -> int:
+    """How many examples a batch has."""
+    return next(len(leaf) for leaf in keras.tree.flatten(inputs) if leaf is not None)
+
+
 def inputs_of(
-    model: keras.Model, data: Any, steps: int | None, batch_size: int | None, verbose: int | str
+    model: keras.Model,
+    data: Any,
+    steps: int | None,
+    batch_size: int | None,
+    verbose: int | str,
+    all_steps: bool = True,
 ) -> Iterator[Any]:
-    """The inputs of each batch, checked, with a progress bar."""
+    """The inputs of each batch, checked, with a progress bar.
+
+    Args:
+        model: A built `keras.Model`, whose inputs each batch must fit.
+        data: What `fit` takes.
+        steps: Positive integer, how many batches to read; None for all.
+        batch_size: Positive integer, for arrays; None for 32.
+        verbose: `"auto"` or 1 for a progress bar, 0 for none.
+        all_steps: Boolean, whether fewer batches than `steps` are an error. Defaults to `True`.
+    """
     steps, batch_size = checked_sizes(steps, batch_size)
     if verbose not in ("auto", 0, 1):
         raise ValueError(f'`verbose` must be "auto", 0 or 1. Received: verbose={verbose!r}')
@@ -46,7 +96,7 @@ def inputs_of(
             f" Received: data={data!r}"
         )
     try:
-        adapter = data_adapters.get_data_adapter(data, batch_size=batch_size)
+        adapter = data_adapter(data, batch_size)
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"`data` must be something that `fit` takes. {str(error)[:200]} Received: data of type"
@@ -63,7 +113,7 @@ def inputs_of(
         read += 1
         bar.update(read)
     adapter.on_epoch_end()
-    if read == 0 or (steps is not None and read < steps):
+    if read == 0 or (all_steps and steps is not None and read < steps):
         raise ValueError(
             "`data` must hold at least one batch, and as many as `steps` says. Received:"
             f" steps={steps}, data of {read} batches"

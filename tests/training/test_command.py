@@ -9,9 +9,8 @@ import time
 import keras
 import pytest
 
-from keras_ic import training
 from keras_ic.cli import main
-from keras_ic.experiments import read
+from keras_ic.training import command, datasets, read
 from tests.test_cli import error_of
 
 TRAIN = ["train", "--data", "digits", "--model", "small", "--epochs", "1", "--train-size", "64"]
@@ -39,7 +38,7 @@ def test_train_a_grid_and_report_it(tmp_path, capsys):
     size = "1epochs-seed{}-batch=32-train_size=64"
     assert folders == sorted(
         f"digits-small-{order}-{size.format(seed)}"
-        for order in ("usual", "relu-ic-conv-0.1")
+        for order in ("conv-bn-relu", "relu-ic-conv-0.1")
         for seed in (0, 1)
     )
     before = [(tmp_path / "runs" / name / "record.jsonl").read_bytes() for name in folders]
@@ -61,7 +60,8 @@ def test_one_run_has_the_folder_itself(tmp_path, monkeypatch):
             [
                 *TRAIN,
                 "--recalibrate",
-                "--keep-batch-norm",
+                "end",
+                "--no-classifier-ic",
                 "--rate-schedule",
                 "grow",
                 "--out",
@@ -70,16 +70,16 @@ def test_one_run_has_the_folder_itself(tmp_path, monkeypatch):
         )
         == 0
     )
-    configuration = read(tmp_path / "run").configuration
-    assert (
-        configuration.recalibrate,
-        configuration.keep_batch_norm,
-        configuration.rate_schedule,
-    ) == (True, True, "grow")
+    config = read(tmp_path / "run").config
+    assert (config.recalibrate, config.classifier_ic, config.rate_schedule) == (
+        "end",
+        False,
+        "grow",
+    )
     monkeypatch.chdir(tmp_path)
     assert main([*TRAIN, "--order", "usual"]) == 0
     assert (
-        tmp_path / "runs" / "digits-small-usual-1epochs-seed0-train_size=64" / "model.keras"
+        tmp_path / "runs" / "digits-small-conv-bn-relu-1epochs-seed0-train_size=64" / "model.keras"
     ).exists()
 
 
@@ -99,8 +99,10 @@ def test_dry_run_runs_nothing(tmp_path, capsys):
         )
         == 0
     )
-    lines = capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr().out
+    lines = [line for line in shown.splitlines() if "{" in line]
     assert [json.loads(line.partition(": ")[2])["rate"] for line in lines] == [0.0, 0.1]
+    assert "2 an epoch, 2 in 1 epochs" not in shown and "1 an epoch, 1 in 1 epochs" in shown
     assert not (tmp_path / "runs").exists()
 
 
@@ -118,7 +120,8 @@ def test_rates_over_the_depth(tmp_path, capsys):
         str(tmp_path),
     ]
     assert main([*TRAIN, *arguments]) == 0
-    runs = [json.loads(line.partition(": ")[2]) for line in capsys.readouterr().out.splitlines()]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "{" in line]
+    runs = [json.loads(line.partition(": ")[2]) for line in lines]
     assert [(run["rates"], run["validation"]) for run in runs] == [
         ([0, 0.05, 0.1], 0.1),
         ([0.1], 0.1),
@@ -158,28 +161,9 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path, capsys):
         (["--epochs", "two"], "argument --epochs: invalid int value: 'two'"),
         (["--sed", "1"], "unrecognized arguments: --sed 1"),
         (["--model", "resnet21"], "Received: depth=21"),
-        (
-            ["--synthetic"],
-            (
-                "for imagenet2012 and folders of images alone. Received: --synthetic with --data"
-                " digits"
-            ),
-        ),
-        (
-            ["--label-smoothing", "0.1"],
-            (
-                "for imagenet2012 and folders of images alone. Received: --label-smoothing with"
-                " --data digits"
-            ),
-        ),
-        (
-            ["--data", "cifar"],
-            "imagenet2012, or a folder of images; did you mean 'cifar10'? Received: 'cifar'",
-        ),
-        (
-            ["--data", "digits", "imagenet2012"],
-            "(the last two are trained alone, not in a grid). Received: 'imagenet2012'",
-        ),
+        (["--label-smoothing", "1"], "Received: label_smoothing=1.0"),
+        (["--rates", "0,x"], "argument --rates: invalid"),
+        (["--batch", "63", "--accumulate", "2"], "62 would be. Received: batch=63"),
     ],
 )
 def test_bad_arguments(tmp_path, capsys, arguments, message):
@@ -192,18 +176,16 @@ def test_bad_folders(tmp_path, capsys):
         capsys, "report", tmp_path / "none", "--out", tmp_path / "report"
     )
     (tmp_path / "record.jsonl").write_text("{\n")
-    assert "line 1 of this record is damaged" in error_of(
+    assert "Line 1 of this file is damaged" in error_of(
         capsys, "report", tmp_path, "--out", tmp_path / "report"
     )
 
 
 def test_a_missing_data_set(tmp_path, capsys, monkeypatch):
-    from keras_ic import data
-
     def run(configuration, folder, data_dir, callbacks):
-        raise data.MissingDataError(f"cifar10 is not in {data_dir}")
+        raise datasets.MissingDataError(f"cifar10 is not in {data_dir}")
 
-    monkeypatch.setattr(training, "run", run)
+    monkeypatch.setattr(command, "run", run)
     arguments = ["train", "--model", "resnet8", "--data-dir", "there", "--out", tmp_path / "run"]
     assert main(list(map(str, arguments))) == 2
     assert capsys.readouterr().err == "keras-ic train: cifar10 is not in there\n"
@@ -236,10 +218,9 @@ def test_stopped_by_a_signal(tmp_path, number):
     assert process.returncode == 75, error
     assert (
         error.splitlines()[-1]
-        == "keras-ic train: stopped; the same command resumes after the last whole epoch of"
-        f" {tmp_path}"
+        == f"keras-ic train: stopped; the same command goes on with {tmp_path}"
     )
-    assert 1 <= len(read(tmp_path).epochs) < 500
+    assert 1 <= len(read(tmp_path).epochs) < 500 and (tmp_path / "checkpoint.keras").exists()
 
 
 @pytest.mark.tensorflow_only
@@ -251,17 +232,17 @@ def test_a_signal_whose_exception_is_lost_stops_the_run_too(tmp_path, capsys):
         def __del__(self):
             signal.raise_signal(signal.SIGTERM)
 
-    real = training.run
+    real = command.run
 
-    def run(configuration, folder, data_dir, callbacks):
+    def run(config, folder, strategy, data_dir, **options):
         sends = keras.callbacks.LambdaCallback(
             on_epoch_end=lambda epoch, logs: Finalized() if epoch == 1 else None
         )
-        return real(configuration, folder, data_dir, [*callbacks, sends], verbose=0)
+        return real(config, folder, strategy, data_dir, callbacks=[sends], verbose=0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "run", run)
+        patch.setattr(command, "run", run)
         assert main([*TRAIN, "--epochs", "9", "--out", str(tmp_path)]) == 75
     assert len(read(tmp_path).epochs) == 2
-    assert "keras-ic train: stopped; the same command resumes" in capsys.readouterr().err
+    assert "keras-ic train: stopped; the same command goes on" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -5,15 +5,16 @@ import numpy as np
 import pytest
 
 import keras_ic
-from keras_ic.experiments import Configuration, network
-from keras_ic.experiments.networks import rates
-from keras_ic.experiments.schedules import ic_layers
+from keras_ic.applications import ORDERS
+from keras_ic.training import TrainingConfig, network
+from keras_ic.training.networks import MEAN, STD, is_rewritten
+from keras_ic.training.rate_schedule import ic_layers
 
 SHAPE = (8, 8, 1)
 
 
 def small(**values):
-    return network(Configuration(data="digits", model="small", **values), SHAPE, 10)
+    return network(TrainingConfig(data="digits", model="small", **values), SHAPE, 10)
 
 
 def kinds(model):
@@ -24,15 +25,15 @@ def arrays(model):
     return [keras.ops.convert_to_numpy(variable) for variable in model.variables]
 
 
-def test_small_is_the_demos_network_in_both_orders():
-    assert kinds(small(order="usual")) == [
+def test_small_in_both_orders():
+    assert kinds(small(order="conv-bn-relu")) == [
         "InputLayer",
         *["Conv2D", "BatchNormalization", "ReLU"] * 3,
         "Flatten",
         "Dense",
     ]
     unit = ["Conv2D", "ReLU", "IndependentComponent"]
-    # The last IC layer above Flatten.
+    # The last IC layer stands before Flatten.
     assert kinds(small()) == ["InputLayer", *unit * 3, "Flatten", "Dense"]
     assert [ic.rate for ic in ic_layers(small(rate=0.1))] == [0.1] * 3
 
@@ -42,12 +43,12 @@ def test_small_is_the_demos_network_in_both_orders():
     [
         {"model": "small"},
         {"model": "resnet8"},
-        {"model": "densenet10", "order": "usual", "dropout": 0.2},
+        {"model": "densenet10", "order": "conv-bn-relu", "dropout": 0.2},
     ],
 )
 def test_the_seed_makes_the_network(values):
     one, two, other = (
-        network(Configuration(**{"seed": seed, **values}), (8, 8, 3), 10) for seed in (5, 5, 6)
+        network(TrainingConfig(**{"seed": seed, **values}), (8, 8, 3), 10) for seed in (5, 5, 6)
     )
     for a, b in zip(arrays(one), arrays(two), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -63,25 +64,33 @@ def test_pythons_random_numbers_and_the_dtype_policy_are_put_back():
 
 
 @pytest.mark.parametrize(
-    ("name", "layers"), [("resnet8", 9), ("resnet11", 12), ("vgg16", 16), ("densenet10", 10)]
+    ("name", "layers"),
+    [
+        ("resnet8", 9),
+        ("resnet11", 12),
+        ("vgg16", 16),
+        ("densenet10", 10),
+        ("cnn6", 7),
+        ("cnn6-w8", 7),
+    ],
 )
 def test_families(name, layers):
-    for order in ("usual", "relu-ic-conv"):
-        model = network(Configuration(model=name, order=order), (32, 32, 3), 7)
+    for order in ORDERS:
+        model = network(TrainingConfig(model=name, order=order), (32, 32, 3), 7)
         weight_layers = [
             layer
             for layer in model.layers
             if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))
         ]
         assert len(weight_layers) >= layers - 1 and model.output_shape == (None, 7)
-        assert bool(ic_layers(model)) == (order != "usual")
+        assert bool(ic_layers(model)) == ORDERS[order].has_ic
 
 
 @pytest.mark.tensorflow_only
 def test_keras_applications_with_an_l2_penalty():
     usual, ic = (
         network(
-            Configuration(model="MobileNetV2", order=order, rate=0.1, weight_decay=1e-3),
+            TrainingConfig(model="MobileNetV2", order=order, rate=0.1, weight_decay=1e-3),
             (32, 32, 3),
             5,
         )
@@ -105,7 +114,7 @@ def test_keras_applications_with_an_l2_penalty():
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("name", ["EfficientNetB0", "MobileNetV3Small"])
 def test_networks_with_preprocessing_of_their_own_read_standardized_images(name):
-    model = network(Configuration(model=name, order="usual"), (32, 32, 3), 5)
+    model = network(TrainingConfig(model=name, order="conv-bn-relu"), (32, 32, 3), 5)
     first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
     images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype("float32")
     read = (
@@ -116,7 +125,7 @@ def test_networks_with_preprocessing_of_their_own_read_standardized_images(name)
 
 
 def test_images_are_resized():
-    model = network(Configuration(model="resnet8", image_size=16), (8, 8, 3), 10)
+    model = network(TrainingConfig(model="resnet8", image_size=16), (8, 8, 3), 10)
     assert model.input_shape == (None, 8, 8, 3) and model.output_shape == (None, 10)
     assert model.get_layer("resized").output.shape == (None, 16, 16, 3)
 
@@ -127,61 +136,69 @@ def test_mixed_precision_gives_float32_logits():
     assert model.get_layer("conv2_ic").compute_dtype == "bfloat16"
 
 
-def test_dropout_stands_behind_the_activations_that_follow_a_batch_normalization():
+def test_dropout_stands_after_the_activations_that_follow_a_batch_normalization():
     unit = ["Conv2D", "BatchNormalization", "ReLU", "Dropout"]
-    assert kinds(small(order="usual", dropout=0.3)) == ["InputLayer", *unit * 3, "Flatten", "Dense"]
-    model = network(Configuration(model="resnet8", order="usual", dropout=0.3), (32, 32, 3), 10)
+    assert kinds(small(order="conv-bn-relu", dropout=0.3)) == [
+        "InputLayer",
+        *unit * 3,
+        "Flatten",
+        "Dense",
+    ]
+    model = network(
+        TrainingConfig(model="resnet8", order="conv-bn-relu", dropout=0.3), (32, 32, 3), 10
+    )
     names = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
     # None on the sums.
     assert names == [
-        "stem_relu_dropout",
-        *(f"stage{stage}_block1_conv1_relu_dropout" for stage in (1, 2, 3)),
+        "stem_dropout",
+        *(f"stage{stage}_block1_conv1_dropout" for stage in (1, 2, 3)),
     ]
 
 
 def test_batch_normalization_kept_beside_the_ic_layers():
     unit = ["Conv2D", "BatchNormalization", "ReLU", "IndependentComponent"]
-    assert kinds(small(keep_batch_norm=True)) == ["InputLayer", *unit * 3, "Flatten", "Dense"]
+    assert kinds(small(order="conv-bn-relu-ic")) == ["InputLayer", *unit * 3, "Flatten", "Dense"]
 
 
-@pytest.mark.parametrize(
-    ("which", "kept"),
-    [
-        ("all", ["conv2_ic", "conv3_ic", "classifier_ic"]),
-        ("convolutions", ["conv2_ic", "conv3_ic"]),
-        ("classifier", ["classifier_ic"]),
-        ("alternate", ["conv2_ic", "classifier_ic"]),
-    ],
-)
-def test_some_weight_layers_only(which, kept):
-    assert [layer.name for layer in ic_layers(small(ic_layers=which))] == kept
+def test_the_classifier_without_an_ic_layer():
+    names = [layer.name for layer in ic_layers(small(classifier_ic=False))]
+    assert names == ["conv2_ic", "conv3_ic"]
 
 
-def test_rates_by_depth():
-    assert rates(Configuration(rate=0.1), 3) == [0.1] * 3
+def test_momentum_and_whole_channels():
+    model = small(order="conv-bn-relu-ic", momentum=0.9, per_channel=True)
+    normalizations = (keras.layers.BatchNormalization, keras_ic.IC)
+    assert {layer.momentum for layer in model.layers if isinstance(layer, normalizations)} == {0.9}
+    assert {layer.noise_shape for layer in ic_layers(model)} == {(None, 1, 1, None)}
+
+
+def test_pixels_are_standardized_in_the_network():
+    config = TrainingConfig(model="resnet8", order="conv-bn-relu")
+    model = network(config, (32, 32, 3), 10, is_standardized=False)
+    assert model.input.dtype == "uint8" and model.output_shape == (None, 10)
+    standardized = model.get_layer("standardized")(np.full((1, 1, 1, 3), 120, "uint8"))
     np.testing.assert_allclose(
-        rates(Configuration(rate=0.1, rate_depth="rising"), 5), [0, 0.05, 0.1, 0.15, 0.2]
+        np.ravel(keras.ops.convert_to_numpy(standardized)),
+        [(120 - mean) / std for mean, std in zip(MEAN, STD, strict=True)],
+        rtol=1e-5,
     )
-    np.testing.assert_allclose(
-        rates(Configuration(rate=0.1, rate_depth="falling"), 3), [0.2, 0.1, 0]
+
+
+@pytest.mark.tensorflow_only
+def test_batch_normalization_kept_in_a_rewritten_network():
+    config = TrainingConfig(model="MobileNetV2", order="conv-bn-relu-ic")
+    model = network(config, (32, 32, 3), 5)
+    assert is_rewritten(config) and not is_rewritten(TrainingConfig(model="resnet8"))
+    assert ic_layers(model) and any(
+        isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers
     )
-    assert [layer.rate for layer in ic_layers(small(rate=0.1, rate_depth="rising"))] == [
-        0,
-        0.1,
-        0.2,
-    ]
-    np.testing.assert_allclose(
-        rates(Configuration(rate_depth="linear", rates=(0.2, 0)), 3), [0.2, 0.1, 0]
-    )
-    assert rates(Configuration(rate_depth="stages", rates=(0, 0.1)), 4) == [0, 0, 0.1, 0.1]
-    assert rates(Configuration(rate_depth="stages", rates=(0.3, 0.1)), 1) == [0.3]
 
 
 @pytest.mark.parametrize("order", ["relu-ic-conv", "ic-conv-relu", "conv-relu-ic"])
 @pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet29"])
 def test_three_parts_are_the_three_stages_of_a_resnet(name, order):
     model = network(
-        Configuration(model=name, order=order, rate_depth="stages", rates=(0.1, 0.2, 0.3)),
+        TrainingConfig(model=name, order=order, rate_depth="stages", rates=(0.1, 0.2, 0.3)),
         (32, 32, 3),
         10,
     )
@@ -202,7 +219,7 @@ def test_three_parts_are_the_three_stages_of_a_resnet(name, order):
         (
             {"model": "transformer-xl"},
             (
-                r"`model` must be one of small, vgg16, .* a network of keras.applications\."
+                r"`model` must be one of small, cnn6, .* a network of keras.applications\."
                 r" Received: model='transformer-xl'"
             ),
         ),
@@ -210,20 +227,12 @@ def test_three_parts_are_the_three_stages_of_a_resnet(name, order):
         (
             {"model": "MobileNet", "order": "conv-relu-ic"},
             (
-                r'MobileNet comes in the orders "usual" and "ic" alone. Received:'
-                r" order=\'conv-relu-ic\'"
+                r"A network of keras.applications comes in the orders conv-bn-relu, .* Received:"
+                r" order='conv-relu-ic' with model='MobileNet'"
             ),
         ),
     ],
 )
 def test_bad_input(values, message):
     with pytest.raises(ValueError, match=message):
-        network(Configuration(**values), (32, 32, 3), 10)
-
-
-def test_ic_layers_of_nested_models_in_their_order():
-    inner = keras.Sequential([keras.Input((4,)), keras_ic.IC(name="b"), keras.layers.Dense(4)])
-    model = keras.Sequential(
-        [keras.Input((4,)), keras_ic.IC(name="a"), inner, keras_ic.IC(name="c")]
-    )
-    assert sorted(layer.name for layer in ic_layers(model)) == ["a", "b", "c"]
+        network(TrainingConfig(**values), (32, 32, 3), 10)

@@ -3,19 +3,24 @@ import math
 
 import pytest
 
-from keras_ic.experiments import Configuration, find, read
-from keras_ic.experiments.record import append, begin
+from keras_ic.training import TrainingConfig, find, read
+from keras_ic.training.record import append, begin
 
 
 def head(**values):
-    configuration = Configuration(**{"epochs": 3, **values}).to_dict()
+    configuration = TrainingConfig(**{"epochs": 3, "recalibrate": "off", **values}).to_dict()
     seed = configuration.pop("seed")
     return {
+        "schema": 1,
         "configuration": configuration,
         "seed": seed,
+        "rewritten": False,
         "versions": {"keras": "3"},
         "parameters": 9,
         "steps": 2,
+        "images": {"train": 128, "validation": 10},
+        "replicas": 1,
+        "workers": 1,
     }
 
 
@@ -34,15 +39,15 @@ def write(folder, *lines):
 
 def test_read(tmp_path):
     record = read(write(tmp_path / "a", head(seed=4), epoch(1), epoch(2, 0.6)))
-    assert record.configuration == Configuration(epochs=3, seed=4)
-    assert (record.parameters, record.steps, record.versions) == (9, 2, {"keras": "3"})
+    assert record.config == TrainingConfig(epochs=3, seed=4, recalibrate="off")
+    assert record.head == head(seed=4)
     assert record.values("val_accuracy") == [0.5, 0.6] and not record.is_finished
     assert read(tmp_path / "a" / "record.jsonl") == record
     assert read(write(tmp_path / "b", head(), epoch(1), epoch(2), epoch(3))).is_finished
 
 
 def test_recalibrated_is_the_last_line(tmp_path):
-    lines = [head(recalibrate=True), epoch(1), epoch(2), epoch(3)]
+    lines = [head(recalibrate="end"), epoch(1), epoch(2), epoch(3)]
     assert not read(write(tmp_path, *lines)).is_finished
     record = read(
         write(tmp_path, *lines, {"recalibrated": {"val_loss": 1.5, "val_accuracy": 0.75}})
@@ -51,9 +56,23 @@ def test_recalibrated_is_the_last_line(tmp_path):
 
 
 def test_begin_and_append(tmp_path):
-    begin(tmp_path / "new" / "run", head(), [epoch(1)])
-    append(tmp_path / "new" / "run", epoch(2))
-    assert read(tmp_path / "new" / "run").values("epoch") == [1, 2]
+    folder = tmp_path / "new" / "run"
+    begin(folder, head(), None, 0)
+    append(folder, epoch(1))
+    append(folder, epoch(2, val_loss=math.nan))
+    assert read(folder).values("epoch") == [1, 2] and math.isnan(read(folder).epochs[1]["val_loss"])
+    begin(folder, {**head(), "versions": {"keras": "4"}}, read(folder), 1)
+    again = read(folder)
+    assert again.values("epoch") == [1] and again.head["versions"] == {"keras": "3"}
+    resumed = {"epoch": 2, "versions": {"keras": "4"}, "replicas": 1, "workers": 1}
+    assert again.head["resumed"] == [resumed]
+    begin(folder, {**head(), "versions": {"keras": "4"}}, again, 1)
+    assert read(folder).head["resumed"] == [resumed]
+
+
+def test_another_schema_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"its schema is 2, not 1\); .* Received: "):
+        read(write(tmp_path, {**head(), "schema": 2}))
 
 
 def test_a_loss_that_was_not_finite(tmp_path):
@@ -88,7 +107,7 @@ def test_a_line_that_was_being_written_does_not_count(tmp_path):
 def test_damaged_lines_are_named(tmp_path, lines, number):
     folder = write(tmp_path / "run", *lines)
     with pytest.raises(
-        ValueError, match=rf"^line {number} of this record is damaged .*Received: '.*record.jsonl'$"
+        ValueError, match=rf"^Line {number} of this file is damaged .*Received: '.*record.jsonl'$"
     ):
         read(folder)
 
@@ -97,15 +116,15 @@ def test_find(tmp_path):
     write(tmp_path / "runs" / "b", head(seed=1))
     write(tmp_path / "runs" / "deep" / "a", head(seed=2))
     write(tmp_path / "other", head(seed=3))
-    assert [record.configuration.seed for record in find(tmp_path / "runs")] == [1, 2]
+    assert [record.config.seed for record in find(tmp_path / "runs")] == [1, 2]
     assert [
-        record.configuration.seed
+        record.config.seed
         for record in find([tmp_path / "other", str(tmp_path / "runs"), tmp_path])
     ] == [3, 1, 2]
     (tmp_path / "empty").mkdir()
     for path, message in (
         (tmp_path / "empty", "There is no record.jsonl in these folders"),
-        (tmp_path / "no", "This is no folder"),
+        (tmp_path / "no", "Give folders that hold runs"),
     ):
         with pytest.raises(ValueError, match=rf"{message}.*Received: '?{path}'?$"):
             find(path)

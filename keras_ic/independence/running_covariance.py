@@ -13,7 +13,7 @@ from keras_ic.independence import estimators
 SPARE_ROWS = 8
 
 
-class Stream:
+class RunningCovariance:
     """The covariance of all rows, and a uniform sample of at most `rows` of them.
 
     Whatever streams by, it keeps `8 * channels**2 + 4 * rows * channels` bytes and a little.
@@ -28,14 +28,14 @@ class Stream:
 
     ```python
     import numpy as np
-    from keras_ic.independence.streams import Stream
+    from keras_ic.independence.running_covariance import RunningCovariance
 
     values = np.random.default_rng(0).normal(size=(1000, 3))
-    stream = Stream(rows=100, seed=[0])
+    running = RunningCovariance(rows=100, seed=[0])
     for part in np.split(values, 10):
-        stream.add(part)
-    assert stream.count == 1000 and stream.reservoir.shape == (100, 3)
-    assert np.allclose(stream.covariance, np.cov(values.T, bias=True))
+        running.add(part)
+    assert running.count == 1000 and running.reservoir.shape == (100, 3)
+    assert np.allclose(running.covariance, np.cov(values.T, bias=True))
     ```
 
     References:

@@ -6,9 +6,8 @@ import statistics
 import numpy as np
 import pytest
 
-from keras_ic.experiments import Configuration, find, grid, report, summarize
-from keras_ic.imagenet import Recipe
-from tests.experiments.test_record import epoch, head, write
+from keras_ic.training import TrainingConfig, find, grid, preset, report, summarize
+from tests.training.test_record import epoch, head, write
 
 FOLDERS = itertools.count()
 
@@ -21,7 +20,7 @@ def runs(folder, curves, **values):
             epoch(number, accuracy, step_seconds=0.01 * number)
             for number, accuracy in enumerate(curve, 1)
         ]
-        if values.get("recalibrate"):
+        if values.get("recalibrate") == "end":
             lines.append({"recalibrated": {"val_loss": 1.0, "val_accuracy": curve[-1] + 0.01}})
         write(folder / str(next(FOLDERS)), head(**values), *lines)
 
@@ -32,13 +31,13 @@ IC = [[0.3, 0.46, 0.5, 0.6], [0.2, 0.3, 0.4, 0.44]]
 
 def test_the_figures_of_a_table(tmp_path):
     runs(tmp_path, IC, order="ic", rate=0.1)
-    runs(tmp_path, USUAL, order="usual")
+    runs(tmp_path, USUAL, order="conv-bn-relu")
     usual, ic = summarize(find(tmp_path))
     assert (usual.label, ic.label, usual.baseline, ic.baseline) == (
-        "usual",
+        "conv-bn-relu",
         "relu-ic-conv, rate 0.1",
         None,
-        "usual",
+        "conv-bn-relu",
     )
     np.testing.assert_allclose([usual.final, usual.best, usual.last_tenth], [[40, 50]] * 3)
     assert (usual.first_epochs, ic.first_epochs) == ([None, 4], [2, None])  # at 45 %
@@ -69,88 +68,78 @@ def test_minutes_do_not_count_a_pause(tmp_path):
 
 def test_trainings_on_imagenet(tmp_path):
     for order, accuracy in (("usual", 0.5), ("ic", 0.6)):
-        configuration = Recipe(
-            order=order, epochs=3, warmup_epochs=1, batch=64, dtype="float32"
-        ).to_dict()
-        top = {
-            **head(),
-            "configuration": configuration,
-            "seed": configuration.pop("seed"),
-            "replicas": 2,
-        }
-        write(
-            tmp_path / order,
-            top,
-            *(epoch(number, accuracy, val_top5=0.9, damaged=0) for number in (1, 2, 3)),
-        )
+        config = preset("imagenet", order=order, epochs=3, batch=64, dtype="float32").to_dict()
+        top = {**head(), "seed": config.pop("seed"), "configuration": config, "replicas": 2}
+        lines = (epoch(number, accuracy, val_top5=0.9, damaged=0) for number in (1, 2, 3))
+        write(tmp_path / order, top, *lines)
     write(tmp_path / "digits", head(), *(epoch(number) for number in (1, 2, 3)))
     digits, usual, ic = report(tmp_path, tmp_path / "out")
-    assert (digits.top5, usual.top5, ic.baseline) == ([], [90.0], "usual")
+    assert (digits.top5, usual.top5, ic.baseline) == ([], [90.0], "conv-bn-relu")
     np.testing.assert_allclose(ic.difference, 10)
     table = (tmp_path / "out" / "table.md").read_text()
     assert (
-        "## resnet50 on imagenet2012 at 224 pixels, 3 epochs\n\nAll with batch 64, warmup epochs 1,"
-        " dtype float32." in table
+        "## resnet50-v1.5 on imagenet2012 at 224 pixels, 3 epochs\n\nAll with batch 64, warmup"
+        " epochs 2, dtype float32." in table
     )
     assert "| relu-ic-conv, rate 0.05 | 1 | 60.00 | 90.00 |" in table
 
 
-def test_swing_is_what_a_steady_climb_has_none_of(tmp_path):
+def test_fluctuation_is_what_a_steady_climb_has_none_of(tmp_path):
     climb = [0.1 * number for number in range(1, 7)]
     jumps = [value + (0.03 if number == 1 else 0) for number, value in enumerate(climb)]
-    runs(tmp_path, [climb, jumps], order="usual")
-    np.testing.assert_allclose(summarize(find(tmp_path))[0].swing, [0, 3], atol=1e-9)
+    runs(tmp_path, [climb, jumps], order="conv-bn-relu")
+    np.testing.assert_allclose(summarize(find(tmp_path))[0].fluctuation, [0, 3], atol=1e-9)
 
 
 def test_best_and_last_tenth(tmp_path):
-    runs(tmp_path, [[0.9] + [0.0] * 17 + [0.4, 0.6]], order="usual")
+    runs(tmp_path, [[0.9] + [0.0] * 17 + [0.4, 0.6]], order="conv-bn-relu")
     (usual,) = summarize(find(tmp_path))
     np.testing.assert_allclose([*usual.best, *usual.last_tenth, *usual.final], [90, 50, 60])
     assert usual.p_value is None and usual.difference is None
 
 
 def test_the_baseline_has_the_same_recipe(tmp_path):
-    runs(tmp_path, USUAL, order="usual")
-    runs(tmp_path, IC, order="usual", learning_rate=0.01)
-    runs(tmp_path, USUAL, order="usual", dropout=0.1)
+    runs(tmp_path, USUAL, order="conv-bn-relu")
+    runs(tmp_path, IC, order="conv-bn-relu", learning_rate=0.01)
+    runs(tmp_path, USUAL, order="conv-bn-relu", dropout=0.1)
     runs(tmp_path, IC, order="ic", learning_rate=0.01, rate_schedule="anneal")
     runs(tmp_path, IC, order="ic", schedule="cosine")
     found = {summary.label: summary.baseline for summary in summarize(find(tmp_path))}
     assert found == {
-        "usual": None,
-        "usual, learning rate 0.01": None,
-        "usual, dropout 0.1": "usual",
+        "conv-bn-relu": None,
+        "conv-bn-relu, learning rate 0.01": None,
+        "conv-bn-relu, dropout 0.1": "conv-bn-relu",
         "relu-ic-conv, rate 0.05, learning rate 0.01, rate schedule anneal": (
-            "usual, learning rate 0.01"
+            "conv-bn-relu, learning rate 0.01"
         ),
         "relu-ic-conv, rate 0.05, schedule cosine": None,
     }
 
 
 def test_equal_accuracies_have_no_p_value_of_nan(tmp_path):
-    runs(tmp_path, [[0.5], [0.5]], order="usual")
+    runs(tmp_path, [[0.5], [0.5]], order="conv-bn-relu")
     runs(tmp_path, [[0.5], [0.5]], order="ic")
     assert [summary.p_value for summary in summarize(find(tmp_path))] == [None, None]
 
 
 def test_report(tmp_path):
-    runs(tmp_path / "runs", USUAL, order="usual", recalibrate=True, batch=32)
-    runs(tmp_path / "runs", IC, order="ic", recalibrate=True, batch=32)
+    runs(tmp_path / "runs", USUAL, order="conv-bn-relu", recalibrate="end", batch=32)
+    runs(tmp_path / "runs", IC, order="ic", recalibrate="end", batch=32)
     runs(tmp_path / "runs", IC, order="ic", data="cifar100", model="vgg16", train_size=1000)
     write(tmp_path / "runs" / "begun", head(order="conv-relu-ic", epochs=9), epoch(1))
     summaries = report(tmp_path / "runs", tmp_path / "report")
-    assert [(summary.configuration.data, summary.label) for summary in summaries] == [
-        ("cifar10", "usual"),
+    assert [(summary.config.data, summary.label) for summary in summaries] == [
+        ("cifar10", "conv-bn-relu"),
         ("cifar10", "relu-ic-conv, rate 0.05"),
         ("cifar100", "relu-ic-conv, rate 0.05"),
     ]
     text = (tmp_path / "report" / "table.md").read_text()
-    assert "## resnet20 on cifar10, 4 epochs\n\nAll with batch 32, recalibrate True.\n" in text
+    assert "## resnet20 on cifar10, 4 epochs\n\nAll with batch 32, recalibrate end.\n" in text
     assert "## vgg16 on cifar100, 1,000 images, 4 epochs" in text
     rows = [
         line
         for line in text.splitlines()
-        if line.startswith("| usual") or line.startswith("| relu-ic")
+        if line.startswith("| conv-bn") or line.startswith("| relu-ic")
     ]
     assert rows[0].split(" | ")[1:6] == [
         "2",
@@ -202,16 +191,16 @@ def test_every_configuration_has_a_label_of_its_own(tmp_path):
         order=["usual", "ic", "conv-relu-ic"],
         rate=[0, 0.1],
         schedule=["steps", "cosine"],
-        recalibrate=[True, False],
+        recalibrate=["end", "off"],
     )
     for number, configuration in enumerate(made):
         values = configuration.to_dict()
         lines = [epoch(1)] + (
             [{"recalibrated": {"val_loss": 1, "val_accuracy": 0.5}}]
-            if configuration.recalibrate
+            if configuration.recalibrate == "end"
             else []
         )
         write(tmp_path / str(number), head(**values), *lines)
     labels = [summary.label for summary in summarize(find(tmp_path))]
     assert len(set(labels)) == len(labels) == len(made)
-    assert labels[0] == "usual" and Configuration(**made[0].to_dict()) == made[0]
+    assert labels[0].startswith("conv-bn-relu") and TrainingConfig(**made[0].to_dict()) == made[0]
