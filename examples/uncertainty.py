@@ -88,7 +88,12 @@ def main(argv=None) -> dict:
     )
     for images, given in (("clean", x_test), ("noisy", x_test + noise)):
         sampled = keras_ic.predict_with_uncertainty(
-            model, given, samples=arguments.samples, batch_size=256, seed=arguments.seed
+            model,
+            given,
+            samples=arguments.samples,
+            batch_size=256,
+            seed=arguments.seed,
+            verbose=0,
         )
         for way, probabilities in (
             ("usual", model.predict(given, verbose=0)),

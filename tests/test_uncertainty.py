@@ -4,7 +4,7 @@ import pytest
 from keras import layers
 
 import keras_ic
-from keras_ic.surgery.graph import sublayers
+from keras_ic.utils.keras_internals import sublayers
 
 
 def network(rate=0.2):
@@ -63,7 +63,7 @@ def test_mean_and_spread_are_those_of_dropout():
     """Of one linear layer behind a dropout, both are known: the mean is the prediction without
     dropout, the variance a sum of squares.
     """
-    rate, samples = 0.25, 3000
+    rate, samples = 0.25, 1000
     model = keras.Sequential([keras.Input((8,)), keras_ic.IC(rate), layers.Dense(2)])
     x = np.random.default_rng(0).normal(size=(2, 8)).astype("float32")
     mean, std = keras_ic.predict_with_uncertainty(model, x, samples=samples, seed=3)
@@ -154,14 +154,69 @@ def test_what_cannot_be_sampled_is_named():
             keras_ic.predict_with_uncertainty(model, x)
 
 
+class Halves(keras.utils.PyDataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return {name: array[4 * index : 4 * index + 4] for name, array in sample(8).items()}, None
+
+
+def test_every_kind_of_data_gives_the_same(capsys):
+    model = network()
+    options = {"samples": 3, "verbose": 0}
+    expected = keras_ic.predict_with_uncertainty(model, sample(8), batch_size=4, **options)
+    for data in (Halves(), (Halves()[index] for index in range(2))):
+        found = keras_ic.predict_with_uncertainty(model, data, **options)
+        np.testing.assert_allclose(found.mean["logits"], expected.mean["logits"], rtol=1e-6)
+        np.testing.assert_allclose(found.std["logits"], expected.std["logits"], rtol=1e-5)
+    assert capsys.readouterr().out == ""
+    part = keras_ic.predict_with_uncertainty(model, Halves(), samples=3, steps=1)
+    np.testing.assert_array_equal(part.mean["logits"], expected.mean["logits"][:4])
+    assert "1/1" in capsys.readouterr().out
+
+
+@pytest.mark.tensorflow_only
+def test_a_dataset():
+    import tensorflow as tf
+
+    model, options = network(), {"samples": 2, "verbose": 0}
+    data = tf.data.Dataset.from_tensor_slices((sample(6), np.zeros(6))).batch(3)
+    found = keras_ic.predict_with_uncertainty(model, data, **options)
+    expected = keras_ic.predict_with_uncertainty(model, sample(6), batch_size=3, **options)
+    np.testing.assert_array_equal(found.mean["logits"], expected.mean["logits"])
+
+
+def test_a_sample_runs_compiled():
+    """A recurrent network runs step by step where nothing compiles it."""
+    traces = []
+
+    class Traced(layers.Layer):
+        def call(self, inputs):
+            traces.append(1)
+            return inputs
+
+    model = keras.Sequential(
+        [keras.Input((30, 2)), Traced(), layers.LSTM(3), layers.Dropout(0.5), layers.Dense(1)]
+    )
+    traces.clear()
+    x = np.zeros((4, 30, 2), "float32")
+    keras_ic.predict_with_uncertainty(model, x, samples=5, verbose=0)
+    assert len(traces) == (5 if keras.backend.backend() == "torch" else 1)
+
+
 def test_errors():
     model, x = network(), sample()
     for wrong, said in (
         ({"samples": 1}, r"`samples` must be an integer of 2 or more. Received: samples=1"),
-        ({"batch_size": 0}, r"`batch_size` must be an integer above 0. Received"),
+        ({"steps": 9}, r"as many as `steps` says. Received: steps=9, data of 1 batches"),
+        ({"batch_size": 0}, r"`batch_size` must be None or a positive integer. Received"),
+        ({"verbose": "loud"}, "Received: verbose='loud'"),
         ({"seed": -1}, r"`seed` must be an integer in .*Received: seed=-1"),
-        ({"x": {**x, "more": x["more"][:2]}}, r"as many in each.*Received: arrays of shapes"),
-        ({"x": sample(0)}, r"at least one input.*Received"),
+        ({"data": {**x, "more": x["more"][:2]}}, r"as many examples in each.*Received: arrays"),
+        ({"data": {**x, "more": x["more"][:, :2]}}, r"must fit the inputs of model.*Received"),
+        ({"data": sample(0)}, r"at least one batch.*Received"),
+        ({"data": "data"}, r"something that `fit` takes.*Received: data of type str"),
         (
             {"model": keras.Sequential([keras.Input((2,)), keras_ic.IC(0.0)])},
             r"no IC or Dropout layer with a rate above 0.*Received: model",
@@ -169,4 +224,4 @@ def test_errors():
         ({"model": 3}, r"must be a keras.Model. Received"),
     ):
         with pytest.raises(ValueError, match=said):
-            keras_ic.predict_with_uncertainty(**{"model": model, "x": x, **wrong})
+            keras_ic.predict_with_uncertainty(**{"model": model, "data": x, **wrong})

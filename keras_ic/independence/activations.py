@@ -18,6 +18,7 @@ from keras_ic.surgery.kinds import (
 )
 from keras_ic.utils.keras_internals import direct_sublayers, sublayers
 from keras_ic.utils.layer_hooks import input_moments
+from keras_ic.utils.lazy_imports import tensorflow as tf
 
 
 def watched_layers(model: keras.Model) -> tuple[list, list]:
@@ -185,7 +186,7 @@ class Sample:
             inputs if order == sorted(order) else ops.transpose(inputs, order), (-1, width)
         )
         chosen = self._positions(ops.shape(flat)[0], draws)
-        values = ops.take(ops.take(flat, chosen, axis=0), self.chosen(index), axis=1)
+        values = _gather(_gather(flat, chosen, 0), self.chosen(index), 1)
         if mask is None or list(range(len(mask.shape))) != others[: len(mask.shape)]:
             counts = ops.ones_like(values[:, :1], dtype="float32")
         else:
@@ -194,7 +195,7 @@ class Sample:
                 (*ops.shape(mask), *[1] * (len(others) - len(mask.shape))),
             )
             mask = ops.broadcast_to(mask, [ops.shape(inputs)[axis] for axis in others])
-            counts = ops.take(ops.reshape(mask, (-1, 1)), chosen, axis=0)
+            counts = _gather(ops.reshape(mask, (-1, 1)), chosen, 0)
         return ops.concatenate([ops.cast(values, "float32"), counts], axis=1)
 
     @staticmethod
@@ -221,6 +222,13 @@ class Sample:
             + ops.arange(count, dtype="int32") * run
             + ops.minimum(_floor(draws[:count], run), run - 1)
         )
+
+
+def _gather(values, indices, axis):
+    """`ops.take`, which costs a graph of TensorFlow six more nodes for negative indices."""
+    if keras.backend.backend() == "tensorflow":
+        return tf.gather(values, indices, axis=axis)
+    return ops.take(values, indices, axis=axis)
 
 
 def _floor(draws, factor):

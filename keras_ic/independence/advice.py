@@ -56,8 +56,8 @@ def advise(model: keras.Model, found: list[tuple[Shift, Any, float]]) -> list[st
         advice.append(
             f"Another order: {_named([layer.name for layer in dropouts])} drop values that"
             f" {_named([shift.layer for shift, _ in lowered])} normalize afterwards. The IC order"
-            f" normalizes first: `keras_ic.rewrite(model, rate={rate:g})` of the model without these"
-            " dropouts."
+            f" normalizes first: `keras_ic.rewrite(model, rate={rate:g})` of the model without"
+            " these dropouts."
         )
     ics = [layer for layer in before if isinstance(layer, IndependentComponent)]
     excess = max(1 / shift.ratio - 1 for shift, _ in lowered)

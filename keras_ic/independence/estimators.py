@@ -100,17 +100,19 @@ def binned(values: Any, bins: int = BINS) -> np.ndarray:
     ```
     """
     values = np.asarray(values)
-    unique, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     inverse = inverse.reshape(-1)
     atoms = np.flatnonzero((counts > 1) & (counts >= SMALLEST_ATOM * len(values)))
     atoms = atoms[np.argsort(-counts[atoms], kind="stable")][:bins]
-    is_atom = np.isin(np.arange(len(unique)), atoms)
     # Equal values stay together: the bin of each follows from how many of the others lie below it.
-    others = np.where(is_atom, 0, counts)
+    others = counts.copy()
+    others[atoms] = 0
     below = np.cumsum(others) - others
     bin_of = len(atoms) + below * bins // max(int(others.sum()), 1)
     bin_of[atoms] = np.arange(len(atoms))
-    return np.unique(bin_of[inverse], return_inverse=True)[1].reshape(-1)
+    used: np.ndarray = np.zeros(int(bin_of.max(initial=0)) + 1, "int64")
+    used[bin_of] = 1
+    return (np.cumsum(used) - 1)[bin_of][inverse]
 
 
 def mutual_information(first: Any, second: Any, bins: int = BINS) -> tuple[float, float]:

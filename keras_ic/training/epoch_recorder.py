@@ -1,6 +1,5 @@
 """The callback that writes a line of the record after each epoch."""
 
-import math
 import pathlib
 import time
 from collections.abc import Callable
@@ -22,30 +21,23 @@ NAMES = {
 }
 
 
-class DivergedError(ValueError):
-    """The loss is no number any more."""
-
-
 class EpochRecorder(keras.callbacks.Callback):
-    """Writes the line of each epoch, and stops a training whose loss is not finite.
+    """Writes the line of each epoch.
 
     Args:
         folder: Path of the run.
-        offset: Function without arguments, the steps of this epoch that were done before.
         damaged: Function without arguments, the number of damaged images so far, or None.
     """
 
     chief_only = True
 
-    def __init__(
-        self, folder: pathlib.Path, offset: Callable[[], int], damaged: Callable[[], int] | None
-    ):
+    def __init__(self, folder: pathlib.Path, damaged: Callable[[], int] | None):
         super().__init__()
-        self.folder, self.offset, self.damaged = folder, offset, damaged
+        self.folder, self.damaged = folder, damaged
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the clock."""
-        self.epoch, self.start, self.steps = epoch, time.perf_counter(), []
+        self.start, self.steps = time.perf_counter(), []
         self.waits = getattr(self._model, "distribution", None)
         self.waited = self.waits.waited if self.waits else 0.0
 
@@ -54,8 +46,7 @@ class EpochRecorder(keras.callbacks.Callback):
         self.step_start = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
-        """Notes how long the step took; stops if the loss is not finite."""
-        self._check(logs["loss"], f"at step {self.offset() + batch + 1}")
+        """Notes how long the step took."""
         self.steps.append(time.perf_counter() - self.step_start)
 
     def on_test_begin(self, logs=None):
@@ -65,7 +56,6 @@ class EpochRecorder(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the line."""
-        self._check(logs["val_loss"], "after the last step")
         line: dict[str, Any] = {"epoch": epoch + 1}
         line.update({name: float(logs[key]) for name, key in NAMES.items() if key in logs})
         line["seconds"] = round(time.perf_counter() - self.start, 3)
@@ -76,11 +66,3 @@ class EpochRecorder(keras.callbacks.Callback):
             line["damaged"] = self.damaged()
         line.update({name: float(logs[name]) for name in logs if name.endswith("as_trained")})
         records.append(self.folder, line)
-
-    def _check(self, loss, where):
-        # `keras.callbacks.TerminateOnNaN` would have the epoch come to its end, and its line be
-        # written.
-        if not math.isfinite(float(loss)):
-            raise DivergedError(
-                f"The loss is not finite any more {where} of epoch {self.epoch + 1}"
-            )

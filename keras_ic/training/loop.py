@@ -16,7 +16,8 @@ from keras_ic.training import record as records
 from keras_ic.training.checkpoint import CheckpointCallback
 from keras_ic.training.config import TrainingConfig
 from keras_ic.training.datasets import Dataset, make_dataset
-from keras_ic.training.epoch_recorder import DivergedError, EpochRecorder
+from keras_ic.training.divergence import DivergedError, StopAtDivergence
+from keras_ic.training.epoch_recorder import EpochRecorder
 from keras_ic.training.networks import count_parameters, is_rewritten
 from keras_ic.training.rate_schedule import RateSchedule, ic_layers, rates_over_depth
 from keras_ic.training.record import Record
@@ -176,7 +177,8 @@ def _head(
 
 def _fit(model, dataset, workers, folder, checkpoint, place, callbacks, verbose) -> None:
     """Trains from a place on: first the rest of an epoch alone, then all others."""
-    config, own = workers.config, []
+    config = workers.config
+    own: list[Any] = [StopAtDivergence(lambda: checkpoint.offset)]
     layers = ic_layers(model)
     if config.rate_schedule != "constant":
         rates = rates_over_depth(config, len(layers))
@@ -186,11 +188,7 @@ def _fit(model, dataset, workers, folder, checkpoint, place, callbacks, verbose)
     if config.recalibrate == "each":
         own.append(Recalibration(dataset.calibration(), dataset.calibration_steps))
     damages = getattr(dataset, "damages", None)
-    recorder = EpochRecorder(
-        folder,
-        lambda: checkpoint.offset,
-        None if damages is None else lambda: len(damages.names),
-    )
+    recorder = EpochRecorder(folder, None if damages is None else lambda: len(damages.names))
     validation = workers.distributed(dataset.validation)
     if verbose == "auto":
         verbose = 1 if sys.stdout.isatty() else 2
@@ -221,7 +219,7 @@ def _fit(model, dataset, workers, folder, checkpoint, place, callbacks, verbose)
             if failure is error:
                 raise
             raise failure from error
-        if not step:
+        if not step or epoch + 1 == config.epochs:
             return
         # The end of `fit` puts an average of the weights in their place; the checkpoint has both.
         place = checkpoint.restore(model)

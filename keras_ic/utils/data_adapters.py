@@ -95,6 +95,12 @@ def inputs_of(
             "`data` must be something that `fit` takes, arrays with a batch axis or batches."
             f" Received: data={data!r}"
         )
+    shapes = [tuple(leaf.shape) for leaf in given if hasattr(leaf, "shape")]
+    if len({shape[0] for shape in shapes}) > 1:
+        raise ValueError(
+            "`data` must have as many examples in each of its arrays. Received: arrays of shapes"
+            f" {shapes}"
+        )
     try:
         adapter = data_adapter(data, batch_size)
     except (ValueError, TypeError) as error:

@@ -63,6 +63,24 @@ def test_the_record(tmp_path):
     assert lines[1]["shifts"][0]["layer"] == "ic"
 
 
+def test_values_are_in_the_logs_and_the_history():
+    monitor = keras_ic.IndependenceMonitor(X, every=2)
+    seen = []
+    after = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(set(logs)))
+    history = trained([monitor, after]).history.history
+    rows = [row for row in monitor.reports[2].rows if row.mode == "training"]
+    assert history["independence/training/correlation"] == [
+        pytest.approx(np.mean([row.correlation for row in rows]))
+    ]
+    assert history["independence/variance_ratio"] == [
+        pytest.approx(monitor.reports[2].shifts[0].ratio)
+    ]
+    assert [len(names) for names in seen] == [1, 6, 1]
+    history = trained([keras_ic.IndependenceMonitor(X, per_layer=True)], 1).history.history
+    assert "independence/inference/effective_rank/last" in history
+    assert "independence/variance_ratio/ic" in history
+
+
 @pytest.mark.tensorflow_only
 def test_scalars(tmp_path):
     import tensorflow as tf
@@ -93,6 +111,7 @@ def test_bad_input(tmp_path, monkeypatch):
             "no such folder.*Received: record=",
         ),
         (lambda: keras_ic.IndependenceMonitor(X, channels=0), "Received: channels=0"),
+        (lambda: keras_ic.IndependenceMonitor(X, per_layer=1), "Received: per_layer=1"),
         (lambda: keras_ic.IndependenceMonitor(X, steps=0), "Received: steps=0"),
         (lambda: keras_ic.IndependenceMonitor(X, batch_size=-1), "Received: batch_size=-1"),
         (

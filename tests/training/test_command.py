@@ -163,7 +163,6 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path, capsys):
         (["--model", "resnet21"], "Received: depth=21"),
         (["--label-smoothing", "1"], "Received: label_smoothing=1.0"),
         (["--rates", "0,x"], "argument --rates: invalid"),
-        (["--batch", "63", "--accumulate", "2"], "62 would be. Received: batch=63"),
     ],
 )
 def test_bad_arguments(tmp_path, capsys, arguments, message):
@@ -182,7 +181,7 @@ def test_bad_folders(tmp_path, capsys):
 
 
 def test_a_missing_data_set(tmp_path, capsys, monkeypatch):
-    def run(configuration, folder, data_dir, callbacks):
+    def run(config, folder, strategy, data_dir, **options):
         raise datasets.MissingDataError(f"cifar10 is not in {data_dir}")
 
     monkeypatch.setattr(command, "run", run)

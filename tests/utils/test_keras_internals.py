@@ -38,3 +38,16 @@ def test_data_adapter():
     adapter.on_epoch_end()
     assert [len(keras.utils.unpack_x_y_sample_weight(x)[0]) for x in batches] == [2, 2, 1]
     assert keras_internals.data_adapter((x for x in [(np.ones(2),)]), None).num_batches is None
+
+
+def test_evaluate_again():
+    class Again(keras.callbacks.Callback):
+        def on_test_end(self, logs=None):
+            self.first, self.second = logs, keras_internals.evaluate_again(self.model)
+
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x, y = np.random.default_rng(0).normal(size=(2, 10, 2))
+    again = Again()
+    model.fit(x, y[:, :1], validation_split=0.4, epochs=2, callbacks=[again], verbose=0)
+    assert again.first == again.second

@@ -14,9 +14,6 @@ from keras_ic.training.datasets.image_sources import find_images
 from keras_ic.training.datasets.protocol import Shard, calibration_steps
 
 CALIBRATION_SEED = 2**20  # none of a training's, which are below 2**19
-# Enough for statistics over images and positions; all of ImageNet would take longer than an epoch
-# of several devices.
-CALIBRATION_IMAGES = 2**14
 CALIBRATION_BATCH = 256  # at most, since one device takes it whole
 
 
@@ -64,7 +61,8 @@ class ImageFiles:
                 f"There are fewer images than in one batch. Received: {self.sizes['train']} images,"
                 f" batch={config.batch}"
             )
-        self.calibration_steps = calibration_steps(self.sizes["train"], config.batch)
+        self.calibration_batch = min(config.batch, CALIBRATION_BATCH)
+        self.calibration_steps = calibration_steps(self.sizes["train"], self.calibration_batch)
         self.damages = Damages(sum(self.sizes.values()))
 
     def train(self, start_step: int, shard: Shard) -> Any:
@@ -104,10 +102,10 @@ class ImageFiles:
         return validation_steps(self.sources["validation"], self._batch(shard), self._part(shard))
 
     def calibration(self) -> Any:
-        """Training images as they are trained on, in an order of their own; at most 16,384. They
-        are the same on every worker, and each time.
+        """Training images as they are trained on, in an order of their own. They are the same on
+        every worker, and each time.
         """
-        batch = min(self.config.batch, CALIBRATION_BATCH)
+        batch = self.calibration_batch
         found = training_images(
             self.sources["train"],
             batch,
@@ -116,7 +114,7 @@ class ImageFiles:
             damages=self.damages,
             shuffled=batch,
         )
-        return found.take(min(self.sizes["train"], CALIBRATION_IMAGES) // batch)
+        return found.take(self.sizes["train"] // batch)
 
     def failure(self, error: Exception) -> Exception:
         """An error of its own, if too many images are damaged. Through a data set, it comes as one

@@ -37,16 +37,14 @@ def test_every_replica_has_the_same_number_of_batches_to_judge_on(shards):
     assert {len(values) for values, _, _ in found} == {2}
 
 
-def test_images_to_calibrate_with_are_others_than_those_of_the_training_and_few(
-    shards, monkeypatch
-):
-    monkeypatch.setattr(image_files, "CALIBRATION_IMAGES", 20)
+def test_images_to_calibrate_with_are_the_same_on_every_worker(shards, monkeypatch):
+    monkeypatch.setattr(image_files, "CALIBRATION_BATCH", 6)
     images = ImageFiles(config(shards), deterministic=False)
-    found = images.calibration()
-    one, two = batches(found), batches(found)
-    assert len(one) == 2
-    np.testing.assert_array_equal(one[1][0], two[1][0])  # the same on every worker
-    assert (one[0][0] != batches(images.train(0, Shard()), 1)[0][0]).any()
+    assert images.calibration_steps == 2  # a fifth of 62 images
+    one, two = batches(images.calibration()), batches(images.calibration(), 2)
+    assert len(one) == 10
+    np.testing.assert_array_equal(one[1][0], two[1][0])
+    assert (one[0][0] != batches(images.train(0, Shard()), 1)[0][0][:6]).any()
 
 
 def test_splits_of_other_classes(folders, tmp_path):
