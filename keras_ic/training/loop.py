@@ -15,7 +15,7 @@ from keras_ic.recalibration import Recalibration, too_short_for_momentum
 from keras_ic.training import record as records
 from keras_ic.training.checkpoint import CheckpointCallback
 from keras_ic.training.config import TrainingConfig
-from keras_ic.training.datasets import Dataset, Shard, make_dataset
+from keras_ic.training.datasets import Dataset, make_dataset
 from keras_ic.training.divergence import DivergedError, StopAtDivergence
 from keras_ic.training.epoch_recorder import EpochRecorder
 from keras_ic.training.networks import count_parameters, is_rewritten
@@ -116,10 +116,9 @@ def run(
             _tell(too_short_for_momentum(model, dataset.steps * config.epochs))
         with stop.after_a_step():
             _fit(model, dataset, workers, folder, checkpoint, place, callbacks, verbose)
-        if workers.is_chief:
-            _finish(config, dataset, model, folder)
-            if config.recalibrate == "off":
-                _tell(too_short_for_momentum(model, dataset.steps * config.epochs))
+        _finish(dataset, model, workers, folder)
+        if workers.is_chief and config.recalibrate == "off":
+            _tell(too_short_for_momentum(model, dataset.steps * config.epochs))
     return records.read(folder) if workers.is_chief else None
 
 
@@ -224,6 +223,8 @@ def _fit(model, dataset, workers, folder, checkpoint, place, callbacks, verbose)
             return
         # The end of `fit` puts an average of the weights in their place; the checkpoint has both.
         place = checkpoint.restore(model)
+    # Nothing was left to train, so that no `fit` has done it.
+    model.optimizer.finalize_variable_values(model.trainable_variables)
 
 
 def _build_metrics(model: keras.Model, dataset: Dataset) -> None:
@@ -233,18 +234,22 @@ def _build_metrics(model: keras.Model, dataset: Dataset) -> None:
     model.test_on_batch(x, y)
 
 
-def _finish(
-    config: TrainingConfig, dataset: Dataset, model: keras.Model, folder: pathlib.Path
-) -> None:
-    if config.ema:  # `fit` does so at its end, but not where a run was stopped after its last epoch
-        model.optimizer.finalize_variable_values(model.trainable_variables)
-    if config.recalibrate == "end":
+def _finish(dataset: Dataset, model: keras.Model, workers: Workers, folder: pathlib.Path) -> None:
+    """Leaves what stays. All workers take part in the evaluation; the chief writes."""
+    if workers.config.recalibrate == "end":
         recalibrate(model, dataset.calibration(), verbose=0)
-        result = model.evaluate(dataset.validation(Shard()), verbose=0, return_dict=True)
+        result = model.evaluate(
+            workers.distributed(dataset.validation),
+            steps=dataset.validation_steps(workers.shard),
+            verbose=0,
+            return_dict=True,
+        )
         found = {"val_loss": result["cross_entropy"], "val_accuracy": result["accuracy"]}
-        records.append(folder, {"recalibrated": found})
-    saving.save_model(model, folder / FINAL)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+        if workers.is_chief:
+            records.append(folder, {"recalibrated": found})
+    if workers.is_chief:
+        saving.save_model(model, folder / FINAL)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _tell(notice: str | None) -> None:

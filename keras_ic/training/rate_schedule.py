@@ -10,8 +10,13 @@ PARTS = 10  # of the epochs, in which the rate of the IC layers is the same
 
 
 def ic_layers(model: keras.Model) -> list[IndependentComponent]:
-    """The IC layers of a model, from its inputs to its outputs."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, IndependentComponent)]
+    """The IC layers of a model and of the models in it, from its inputs to its outputs."""
+    # Not by one call of `_flatten_layers`, which gives the layers of an inner model backwards.
+    found: dict[IndependentComponent, None] = {}
+    for layer in model._flatten_layers(include_self=False, recursive=False):
+        is_ic = isinstance(layer, IndependentComponent)
+        found.update(dict.fromkeys([layer] if is_ic else ic_layers(layer)))
+    return list(found)
 
 
 def rates_over_depth(config: TrainingConfig, layers: int) -> list[float]:

@@ -3,6 +3,22 @@ import numpy as np
 import pytest
 
 from keras_ic.applications import ORDERS, ResNetV15
+from keras_ic.training.networks import count_parameters
+
+
+def test_it_has_torchvisions_number_of_parameters():
+    assert count_parameters(ResNetV15(50, "usual", input_shape=(64, 64, 3))) == 25_557_032
+
+
+@pytest.mark.slow
+def test_the_deeper_one():
+    assert count_parameters(ResNetV15(101, "usual", input_shape=(64, 64, 3))) == 44_549_160
+
+
+def test_the_convolutions_of_3x3_have_the_strides():
+    model = ResNetV15(50, "usual", input_shape=(64, 64, 3))
+    assert model.get_layer("stage2_block1_conv1").strides == (1, 1)
+    assert model.get_layer("stage2_block1_conv2").strides == (2, 2)
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 import keras_ic
 from keras_ic import distribution
+from keras_ic.training import CheckpointCallback
 
 DEFAULTS = {
     "epochs": 2,
@@ -38,10 +39,7 @@ class Kill(keras.callbacks.Callback):
         self.step, self.number = step, number
 
     def on_train_batch_end(self, batch, logs=None):
-        if (
-            not self.model.distribution.skip
-            and int(self.model.optimizer.iterations.numpy()) == self.step
-        ):
+        if int(self.model.optimizer.iterations.numpy()) == self.step:
             os.kill(os.getpid(), self.number)
 
 
@@ -81,10 +79,11 @@ def main(job):
     callbacks = [
         keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: losses.append(logs))
     ]
+    epoch, step = 0, 0
     if not job["stock"]:
-        backup = distribution.Backup(out / "backup.keras", every=job["every"])
-        _, step = backup.place(strategy)
-        rest = dataset.skip(step).concatenate(dataset.repeat())
+        checkpoint = CheckpointCallback(out / "checkpoint.keras", job["every"])
+        model.optimizer.build(model.trainable_variables)
+        epoch, step = checkpoint.restore(model)
         signal.signal(
             signal.SIGTERM, lambda number, frame: setattr(model.distribution, "stop_wanted", True)
         )
@@ -96,21 +95,23 @@ def main(job):
             keras.callbacks.TensorBoard(out / "logs"),
             keras.callbacks.CSVLogger(out / f"log{index}.csv"),
         ]
-        callbacks = [*callbacks, *writers, backup]
+        callbacks = [*callbacks, *writers, checkpoint]
         for what, number in (("kill", signal.SIGKILL), ("terminate", signal.SIGTERM)):
             if job[what] and job[what][0] == index:
                 callbacks.append(Kill(job[what][1], number))
-    else:
-        rest = dataset.repeat()
-    model.fit(
-        rest,
-        steps_per_epoch=steps,
-        epochs=job["epochs"],
-        validation_data=dataset,
-        callbacks=callbacks,
-        verbose=2,
-        shuffle=False,
-    )
+    while epoch < job["epochs"]:
+        last = epoch + 1 if step else job["epochs"]  # first the rest of an epoch alone
+        model.fit(
+            dataset.skip(step) if step else dataset.repeat(),
+            steps_per_epoch=steps - step,
+            initial_epoch=epoch,
+            epochs=last,
+            validation_data=dataset,
+            callbacks=callbacks,
+            verbose=2,
+            shuffle=False,
+        )
+        epoch, step = last, 0
     evaluated = model.evaluate(dataset, return_dict=True, verbose=0)
     weights = [np.asarray(weight, "float64").ravel().tolist() for weight in model.get_weights()]
     results = {"logs": losses, "evaluated": evaluated, "weights": weights}

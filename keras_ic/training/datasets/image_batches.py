@@ -18,6 +18,7 @@ from keras_ic.training.datasets.image_records import (
 from keras_ic.training.datasets.image_sources import Source
 from keras_ic.utils.lazy_imports import tensorflow as tf
 
+GRAPH_SEED = 87654321  # TensorFlow's own where none is set
 SHUFFLED = 16384  # records among which the next is drawn; their bytes are in memory
 
 
@@ -148,6 +149,9 @@ def training_images(
         # The files of a worker may hold a few images fewer than the others': then it begins again.
         records = records_of(mine)
         if source.labels is None:
+            # Of this function's graph alone. Without it, the order would depend on the seed that
+            # `keras.utils.set_random_seed` may have set.
+            tf.random.set_seed(GRAPH_SEED)
             records = records.shuffle(
                 shuffled, seed=_seed(seed, number), reshuffle_each_iteration=False
             )

@@ -14,6 +14,7 @@ from keras_ic.training.datasets.image_sources import find_images
 from keras_ic.training.datasets.protocol import Shard, calibration_steps
 
 CALIBRATION_SEED = 2**20  # none of a training's, which are below 2**19
+CALIBRATION_BATCH = 256  # at most, since one device takes it whole
 
 
 class ImageFiles:
@@ -60,7 +61,8 @@ class ImageFiles:
                 f"There are fewer images than in one batch. Received: {self.sizes['train']} images,"
                 f" batch={config.batch}"
             )
-        self.calibration_steps = calibration_steps(self.sizes["train"], config.batch)
+        self.calibration_batch = min(config.batch, CALIBRATION_BATCH)
+        self.calibration_steps = calibration_steps(self.sizes["train"], self.calibration_batch)
         self.damages = Damages(sum(self.sizes.values()))
 
     def train(self, start_step: int, shard: Shard) -> Any:
@@ -68,7 +70,19 @@ class ImageFiles:
         for source in self.sources.values():
             for path in source.cut_off:
                 LOG.warning("shard cut off within a record, its last images are left out: %s", path)
-        return self._training(shard, self.config.seed, start_step)
+        return _per_replica(
+            training_images(
+                self.sources["train"],
+                self._batch(shard),
+                self.config.image_size,
+                self._part(shard),
+                self.config.seed,
+                start_step,
+                self.deterministic,
+                self.damages,
+            ),
+            shard,
+        )
 
     def validation(self, shard: Shard) -> Any:
         """Batches of all images to be judged on, filled up with images of weight 0."""
@@ -88,8 +102,19 @@ class ImageFiles:
         return validation_steps(self.sources["validation"], self._batch(shard), self._part(shard))
 
     def calibration(self) -> Any:
-        """Training images as they are trained on, in an order of their own."""
-        return self._training(Shard(), CALIBRATION_SEED, 0).take(self.steps)
+        """Training images as they are trained on, in an order of their own. They are the same on
+        every worker, and each time.
+        """
+        batch = self.calibration_batch
+        found = training_images(
+            self.sources["train"],
+            batch,
+            self.config.image_size,
+            seed=CALIBRATION_SEED,
+            damages=self.damages,
+            shuffled=batch,
+        )
+        return found.take(self.sizes["train"] // batch)
 
     def failure(self, error: Exception) -> Exception:
         """An error of its own, if too many images are damaged. Through a data set, it comes as one
@@ -101,21 +126,6 @@ class ImageFiles:
             f"{len(self.damages.names)} images are damaged, more than the {self.damages.limit} that"
             " are passed over; mend them. Received:"
             f" {', '.join(sorted(self.damages.names)[:3])}, ..."
-        )
-
-    def _training(self, shard, seed, begin):
-        return _per_replica(
-            training_images(
-                self.sources["train"],
-                self._batch(shard),
-                self.config.image_size,
-                self._part(shard),
-                seed,
-                begin,
-                self.deterministic,
-                self.damages,
-            ),
-            shard,
         )
 
     def _batch(self, shard):

@@ -10,8 +10,10 @@ import pathlib
 import struct
 from typing import Any
 
+from keras_ic.training.config import IN_MEMORY
 from keras_ic.training.datasets.downloads import MissingDataError
 from keras_ic.utils.lazy_imports import tensorflow as tf
+from keras_ic.utils.validation import did_you_mean
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val")}
 IMAGES = (".jpeg", ".jpg")
@@ -109,15 +111,19 @@ def _of_tfds(name: str, split: str, data_dir: Any) -> Source:
         key=lambda path: [int(part) for part in path.parent.name.split(".") if part.isdigit()],
     )
     if not versions:
-        hint = (
+        missing = f"There is no folder {name!r}, and no set of that name in {root}"
+        known = (*IN_MEMORY, "imagenet2012")
+        nearest = did_you_mean(name, known)
+        if name not in known and os.sep not in name and nearest != ".":
+            raise MissingDataError(f"{missing}{nearest} Received: data={name!r}")
+        archives = (
             "put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar into its downloads/manual and "
             if name == "imagenet2012"
             else ""
         )
         raise MissingDataError(
-            f"There is no folder {name!r}, and no set of that name in {root}; {hint}run `tfds build"
-            f" {name} --data_dir {root}`, or give the folder that holds train and val. Received:"
-            f" data={name!r}"
+            f"{missing}; {archives}run `tfds build {name} --data_dir {root}`, or give the folder"
+            f" that holds train and val. Received: data={name!r}"
         )
     return _prepared(versions[-1].parent, split)
 

@@ -68,6 +68,6 @@ def folders(tmp_path_factory):
 def tiny(monkeypatch):
     import keras
 
-    from tests.imagenet.tiny import tiny
+    from tests.training.tiny import tiny
 
     monkeypatch.setattr(keras.applications, "Tiny", tiny, raising=False)
