@@ -152,7 +152,6 @@ class _PreparedModel:
         )
         self.workers, self.is_chief = number_of_workers(strategy), worker_index(strategy) == 0
         self.has_own_step = type(model).train_step is not keras.Model.train_step
-        self.skip = 0  # steps of a resumed epoch that were done before it was stopped
         self.stop_wanted = self.stop_agreed = False
         self.waited = 0.0  # seconds, for data
         self._stops: Any = None
@@ -204,9 +203,6 @@ class _PreparedModel:
         )
 
         def function(iterator):
-            if self.skip:
-                self.skip -= 1
-                return {}
             # Read a step late, so that nothing waits for the device. All workers do so, and come to
             # know it in the same step.
             self.stop_agreed = self._stops is not None and float(self._stops) > 0

@@ -1,7 +1,5 @@
 """A prepared model on two logical CPUs, beside the same on one."""
 
-import zipfile
-
 import keras
 import numpy as np
 import pytest
@@ -10,7 +8,6 @@ from scipy import stats
 
 import keras_ic
 from keras_ic import distribution, saving
-from tests.distribution.breaking import Broken
 
 pytestmark = [
     pytest.mark.tensorflow_only,
@@ -281,41 +278,6 @@ def test_train_on_batch_and_predict(strategy):
     assert model.predict(x, verbose=0).shape == (8, 3)
 
 
-def test_backup_within_an_epoch(strategy, tmp_path):
-    """Five steps an epoch, broken after 8, saved every 3: training goes on after the third step of
-    the second epoch.
-    """
-
-    def run(name, broken=None):
-        model = prepared(
-            strategy,
-            network(keras_ic.IC(0.2, seed=1), layers.Dropout(0.3, seed=2)),
-            lambda: keras.optimizers.Adam(0.01),
-        )
-        backup = distribution.Backup(tmp_path / f"{name}.keras", every=3)
-        epoch, step = backup.place()
-        batches = dataset(40).skip(step).concatenate(dataset(40).repeat())
-        callbacks = [backup, *([Broken(broken)] if broken else [])]
-        return (
-            (epoch, step),
-            model,
-            model.fit(batches, steps_per_epoch=5, epochs=3, callbacks=callbacks, verbose=0).history,
-        )
-
-    keras.utils.set_random_seed(0)
-    place, whole, history = run("whole")
-    assert place == (0, 0)
-    keras.utils.set_random_seed(0)
-    with pytest.raises(InterruptedError):
-        run("broken", 8)
-    keras.utils.set_random_seed(1)
-    place, resumed, rest = run("broken")
-    assert place == (1, 3)
-    close(resumed, whole, rtol=0, atol=0)
-    for name in history:
-        np.testing.assert_allclose(rest[name], history[name][1:], rtol=1e-6)
-
-
 def test_parts_and_replicas_without_examples_change_nothing(strategy):
     """A last batch of 2 in 4 parts, and one of 1 on two replicas, with a layer that makes nan of no
     examples.
@@ -355,111 +317,6 @@ def test_subclasses_of_callbacks_that_write_are_the_chiefs_too():
     assert _is_of_chief(Checkpoint("best.keras")) and not _is_of_chief(
         keras.callbacks.EarlyStopping()
     )
-
-
-def test_a_full_disk_leaves_the_last_backup(tmp_path, monkeypatch):
-    model = prepared(one(), network())
-    path = tmp_path / "backup.keras"
-    model.fit(dataset(), epochs=1, callbacks=[distribution.Backup(path)], verbose=0)
-    before = path.read_bytes()
-
-    def full(model, path):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(saving, "save_model", full)
-    with pytest.raises(OSError, match="No space left"):
-        model.fit(dataset(), epochs=2, callbacks=[distribution.Backup(path)], verbose=0)
-    assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == [
-        "backup.keras"
-    ]
-
-
-@pytest.mark.parametrize("what", ["of another network", "cut off", "without its place"])
-def test_bad_backups(tmp_path, what):
-    path = tmp_path / "backup.keras"
-    model = prepared(one(), network())
-    model.fit(dataset(), callbacks=[distribution.Backup(path)], verbose=0)
-    other = prepared(one(), network(layers.Dense(4)) if what == "of another network" else network())
-    if what == "cut off":
-        path.write_bytes(path.read_bytes()[:-100])
-    elif what == "without its place":
-        saving.save_model(model, path)
-    before = path.read_bytes()
-    with pytest.raises(
-        ValueError, match=r"could not go on from its backup .*Received: '.*backup.keras'"
-    ):
-        other.fit(dataset(), epochs=2, callbacks=[distribution.Backup(path)], verbose=0)
-    assert path.read_bytes() == before
-
-
-def test_every_flipped_byte_of_a_backup_is_the_same_error(tmp_path):
-    """In the entry that holds the place, and in the directory at the end of the file."""
-    path = tmp_path / "backup.keras"
-    model = prepared(one(), network())
-    model.fit(dataset(), callbacks=[distribution.Backup(path)], verbose=0)
-    content = path.read_bytes()
-    start = content.index(b"keras_ic_progress.json")
-    for place in range(start - 30, len(content), 7):
-        for flips in (1, 8, 255):
-            changed = bytearray(content)
-            changed[place] ^= flips
-            path.write_bytes(changed)
-            try:
-                found = distribution.Backup(path).place()
-            except ValueError as error:
-                assert "\n" not in str(error) and str(error).endswith(f"Received: {str(path)!r}")
-            else:
-                assert found == (1, 0)
-
-
-@pytest.mark.parametrize("content", ["null", "{}", "[" * 100_000, '{"epoch": "x"}', "1"])
-def test_a_backup_whose_place_is_damaged(tmp_path, content):
-    path = tmp_path / "backup.keras"
-    saving.save_model(network(), path)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("keras_ic_progress.json", content)
-    with pytest.raises(ValueError, match=r"restore it from a copy, or delete it\. Received: '"):
-        distribution.Backup(path).place()
-
-
-# Which Keras says of data of unknown length.
-@pytest.mark.filterwarnings("ignore:Your input ran out of data")
-def test_backups_that_could_not_be_made_or_used(tmp_path):
-    with pytest.raises(ValueError, match=r"must end in `.keras`.*Received: 'b.h5'"):
-        distribution.Backup("b.h5")
-    for every in (0, -1, "a"):
-        with pytest.raises(
-            ValueError, match=r"`every` must be None or an integer above 0\. Received: every="
-        ):
-            distribution.Backup("b.keras", every)
-    plain = network()
-    plain.compile("sgd", **LOSS)
-    with pytest.raises(
-        ValueError, match=r"needs a model of `keras_ic\.distribution\.prepare`\. Received: model"
-    ):
-        plain.fit(dataset(), callbacks=[distribution.Backup(tmp_path / "b.keras")], verbose=0)
-    model = prepared(one(), network())
-    unknown = dataset().filter(lambda x, y: True)
-    backup = distribution.Backup(tmp_path / "unknown.keras", 2)
-    model.fit(unknown, callbacks=[backup], verbose=0)
-    assert backup.place() == (1, 0)
-    with pytest.raises(InterruptedError):
-        model.fit(
-            dataset().repeat(),
-            steps_per_epoch=5,
-            callbacks=[distribution.Backup(tmp_path / "c.keras", 2), Broken(8)],
-            verbose=0,
-        )
-    with pytest.raises(
-        ValueError, match=r"made in an epoch of 5 steps, not 3; give `steps_per_epoch`\)"
-    ):
-        model.fit(
-            dataset().skip(2),
-            epochs=2,
-            callbacks=[distribution.Backup(tmp_path / "c.keras")],
-            verbose=0,
-        )
 
 
 def test_bad_arguments(strategy):

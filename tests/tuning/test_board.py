@@ -1,6 +1,6 @@
 import pytest
-
 from keras_ic.experiments import Configuration, record
+
 from keras_ic.tuning import board
 
 accumulators = pytest.importorskip(

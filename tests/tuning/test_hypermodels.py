@@ -2,8 +2,8 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
-
 from keras_ic.experiments.schedules import OneCycle, ic_layers
+
 from keras_ic.tuning import ICHyperModel, ICResNetHyperModel, SearchSpace
 
 X = np.random.default_rng(0).normal(size=(16, 8, 8, 1)).astype("float32")

@@ -11,8 +11,8 @@ import threading
 import time
 
 import pytest
-
 from keras_ic.experiments import Configuration
+
 from keras_ic.tuning import SearchSpace, description, remote, search, workers
 from keras_ic.tuning.oracles import oracle
 from tests.tuning.test_searching import RECIPE, SPACE, lines, searched

@@ -2,8 +2,8 @@ import json
 
 import numpy as np
 import pytest
-
 from keras_ic.experiments import Configuration
+
 from keras_ic.tuning import SearchSpace, best, description, figures, report, reporting
 
 pytest.importorskip("matplotlib", reason="needs matplotlib")

@@ -10,9 +10,9 @@ import sys
 
 import numpy as np
 import pytest
+from keras_ic.experiments import Configuration, read
 
 from keras_ic import data, experiments, saving
-from keras_ic.experiments import Configuration, read
 from keras_ic.tuning import SearchSpace, best, search, searching, trial
 
 pytestmark = pytest.mark.tensorflow_only  # the images come through tf.data

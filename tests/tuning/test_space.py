@@ -1,7 +1,7 @@
 import keras_tuner
 import pytest
-
 from keras_ic.experiments import Configuration
+
 from keras_ic.tuning import SearchSpace
 
 EVERYTHING = SearchSpace(
