@@ -28,10 +28,14 @@ def draw(shape, rate, seed, first=None):
         key, position = seed[0] + tf.bitwise.left_shift(_replica(), 32), tf.zeros([], tf.int64)
     else:
         key, position = seed[0], tf.cast(first, tf.int64) * tf.cast(counters, tf.int64)
+    of_words = tf.stack([shape[0], 4 * counters])
+    if _under_xla():  # whose loop over one axis is faster
+        of_words = tf.reduce_prod(tf.cast(of_words, tf.int64), keepdims=True)
     words = tf.raw_ops.StatelessRandomUniformFullIntV2(
-        shape=tf.stack([shape[0], 4 * counters]),
+        shape=of_words,
         key=tf.bitcast(key[tf.newaxis], tf.uint64),
-        counter=tf.bitcast(tf.stack([position, seed[1]]), tf.uint64),
+        # Stacked after the bitcast: XLA then sees a position of 0, and its loop is faster.
+        counter=tf.stack([tf.bitcast(position, tf.uint64), tf.bitcast(seed[1], tf.uint64)]),
         alg=PHILOX,
         dtype=tf.uint32,
     )
@@ -66,10 +70,8 @@ def moments(x, axis, valid=None):
     axes = reduction_axes(rank, axis)
     columns = channel_shape(rank, axis)
     if valid is None:
-        sample = x[first_example(rank, axis)]
-        shift = tf.stop_gradient(_mean(sample, axes, _values(sample, axis, dtype)))
+        off, shift = _shifted(x, axis)
         count = _values(x, axis, dtype)
-        off = x - tf.reshape(shift, columns)
         mean = _mean(off, axes, count)
         variance = tf.maximum(_mean(tf.square(off), axes, count) - tf.square(mean), 0)
         return shift + mean, variance, count * tf.ones_like(mean)
@@ -78,6 +80,16 @@ def moments(x, axis, valid=None):
     mean = _mean(tf.where(valid, x, 0), axes, count)
     centred = tf.where(valid, x - tf.reshape(mean, columns), 0)
     return mean, _mean(tf.square(centred), axes, count), count
+
+
+def _shifted(x, axis):
+    """`x` minus the mean of its first example, in float32 at least, and that mean."""
+    x = tf.cast(x, _wide(x.dtype))
+    rank = len(x.shape)
+    sample = x[first_example(rank, axis)]
+    shift = _mean(sample, reduction_axes(rank, axis), _values(sample, axis, x.dtype))
+    shift = tf.stop_gradient(shift)
+    return x - tf.reshape(shift, channel_shape(rank, axis)), shift
 
 
 def _values(x, axis, dtype):
@@ -115,12 +127,7 @@ def normalize(x, mean, variance, gamma, beta, keep, rate, axis, epsilon):
 
 def train(x, gamma, beta, keep, rate, axis, epsilon):
     shape, data_format = _fused_layout(x, axis)
-    if (
-        data_format is None
-        or x.dtype == tf.float64
-        or epsilon < SMALLEST_FUSED_EPSILON
-        or _under_xla()
-    ):
+    if data_format is None or x.dtype == tf.float64 or epsilon < SMALLEST_FUSED_EPSILON:
         mean, variance, _ = moments(x, axis)
         return normalize(x, mean, variance, gamma, beta, keep, rate, axis, epsilon), mean, variance
     channels = x.shape[axis]
@@ -128,8 +135,9 @@ def train(x, gamma, beta, keep, rate, axis, epsilon):
     beta = tf.zeros([channels]) if beta is None else tf.cast(beta, tf.float32)
     if keep is not None:
         gamma, beta = gamma / (1 - rate), beta / (1 - rate)
+    given, shift = (x, None) if not _under_xla() else _shifted(x, axis)
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=x if shape is None else tf.reshape(x, shape),
+        x=given if shape is None else tf.reshape(given, shape),
         scale=gamma,
         offset=beta,
         mean=tf.zeros([0]),
@@ -143,6 +151,8 @@ def train(x, gamma, beta, keep, rate, axis, epsilon):
     # single value is 0, whatever a device makes of 0 / 0.
     count = _values(x, axis, tf.float32)
     variance = tf.where(count > 1, variance * ((count - 1) / count), 0)
+    if shift is not None:
+        y, mean = tf.cast(y, x.dtype), mean + shift
     return _drop(y if shape is None else tf.reshape(y, tf.shape(x)), keep), mean, variance
 
 
@@ -180,6 +190,7 @@ def _two(rank, places):
 
 def _under_xla():
     """Whether XLA compiles what is traced now. It takes the fused op apart into E[x^2] - E[x]^2,
-    whose variance is negative at a mean of 1e4 and a deviation of 1 (tensorflow#118701).
+    whose variance is negative at a mean of 1e4 and a deviation of 1 (tensorflow#118701), unless `x`
+    is shifted first.
     """
     return GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
