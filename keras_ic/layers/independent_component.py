@@ -2,7 +2,6 @@
 `keras_ic.kernels`.
 """
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +10,18 @@ import keras
 from keras import constraints, initializers, ops, regularizers
 
 from keras_ic import kernels
-from keras_ic.kernels.recomputation import recomputing
 from keras_ic.kernels.replicas import synchronized
 from keras_ic.kernels.threshold import realized_rate
+from keras_ic.layers.checks import (
+    check_inputs,
+    check_no_keep_probability,
+    check_single_pass,
+    checked_channels,
+    checked_noise_shape,
+)
 from keras_ic.utils.validation import checked_bool, checked_int, checked_rate, checked_real
 
 SEED_STATE = "seed_generator_state"
-KEEP_PROBABILITY = frozenset({"p", "keep_prob", "keep_probability"})
 HIGH_RATE = 0.5
 
 
@@ -186,12 +190,7 @@ class IndependentComponent(keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        for name in KEEP_PROBABILITY.intersection(kwargs):
-            raise ValueError(
-                f"`{name}` is no argument of IC, which takes the probability to drop a value:"
-                f" `rate` is 1 minus the keep probability. Use {_conversion(kwargs[name])}."
-                f" Received: {name}={kwargs[name]!r}"
-            )
+        check_no_keep_probability(kwargs)
         super().__init__(**kwargs)
         self.supports_masking = True
         self.rate = rate
@@ -218,7 +217,7 @@ class IndependentComponent(keras.layers.Layer):
                 " `keras.distribution`, JAX's statistics are those of the global batch anyway)."
                 f" Received: synchronized=True with the backend {keras.backend.backend()!r}"
             )
-        self.noise_shape = _checked_noise_shape(noise_shape)
+        self.noise_shape = checked_noise_shape(noise_shape)
         self.seed = (
             None
             if seed is None
@@ -248,7 +247,7 @@ class IndependentComponent(keras.layers.Layer):
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Creates the weights for this input shape (a tuple of integers, None where unknown)."""
-        channels = self._checked_channels(input_shape)
+        channels = checked_channels(self, input_shape)
 
         def add(name, initializer, **kwargs):
             return self.add_weight(
@@ -281,9 +280,9 @@ class IndependentComponent(keras.layers.Layer):
         learning = bool(training) and self.trainable
         dropping = self.rate > 0 and (learning or self.monte_carlo)
         mask = None if mask is None else ops.convert_to_tensor(mask, "bool")
-        self._check_inputs(inputs, mask, learning)
+        check_inputs(self, inputs, mask, learning)
         if learning or dropping:
-            self._check_single_pass()
+            check_single_pass(self)
         common = {"rate": realized_rate(self.rate), "axis": self.axis, "epsilon": self.epsilon}
         gamma, beta = self._value(self.gamma), self._value(self.beta)
         if learning and mask is None and not self.synchronized:
@@ -348,7 +347,7 @@ class IndependentComponent(keras.layers.Layer):
         """The shape of the inputs, in the compute dtype; so a wrong input is refused when a model
         is put together, not when it first runs.
         """
-        self._check_inputs(inputs, mask, learning=False)
+        check_inputs(self, inputs, mask, learning=False)
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -393,93 +392,6 @@ class IndependentComponent(keras.layers.Layer):
         if seed_state is not None and self.rate > 0:
             self.seed_generator.state.assign(seed_state)
 
-    def _checked_channels(self, input_shape):
-        rank = len(input_shape)
-        if rank < 2:
-            raise ValueError(
-                f"{self.name} needs inputs of rank 2 or more, (batch, ..., channels). Received:"
-                f" input shape {tuple(input_shape)}"
-            )
-        if not -rank <= self.axis < rank:
-            raise ValueError(
-                f"`axis` of {self.name} must be in [{-rank}, {rank - 1}] for inputs of rank {rank}."
-                f" Received: axis={self.axis} with input shape {tuple(input_shape)}"
-            )
-        if any(isinstance(size, (tuple, list)) for size in input_shape):
-            raise ValueError(
-                f"{self.name} normalizes one tensor; give each of several a layer of its own."
-                f" Received: input shapes {input_shape}"
-            )
-        channels = input_shape[self.axis]
-        if channels is None:
-            raise ValueError(
-                f"The size of the channel axis of {self.name} must be known when it is built; give"
-                f" it to `keras.Input`, or choose another `axis`. Received: axis={self.axis} with"
-                f" input shape {tuple(input_shape)}"
-            )
-        if self.noise_shape is not None:
-            fits = len(self.noise_shape) == rank and all(
-                wanted in (None, 1) or size in (None, wanted)
-                for wanted, size in zip(self.noise_shape, input_shape, strict=True)
-            )
-            if not fits:
-                raise ValueError(
-                    f"`noise_shape` of {self.name} must have one entry an axis of the inputs: None,"
-                    f" 1 or the size of that axis. Received: noise_shape={self.noise_shape} with"
-                    f" input shape {tuple(input_shape)}"
-                )
-        return channels
-
-    def _check_inputs(self, inputs, mask, learning):
-        shape = tuple(inputs.shape)
-        dtype = keras.backend.standardize_dtype(inputs.dtype)
-        if "float" not in dtype:
-            raise ValueError(
-                f"{self.name} needs inputs of floats; cast them first, as with `keras.ops.cast(x,"
-                f' "float32")`. Received: dtype {dtype}'
-            )
-        if 0 in shape:
-            raise ValueError(
-                f"{self.name} needs at least one value to normalize. Received: inputs of shape"
-                f" {shape}"
-            )
-        if mask is not None:
-            given = tuple(mask.shape)
-            if not 0 < len(given) < len(shape) or any(
-                a not in (None, 1) and b is not None and a != b
-                for a, b in zip(given, shape[:-1], strict=False)
-            ):
-                raise ValueError(
-                    f"The mask of {self.name} must have the shape of the inputs without the last"
-                    f" axis, {shape[:-1]}, or of its first axes. Received: mask of shape {given}"
-                )
-        if (
-            learning
-            and not self.synchronized
-            and None not in shape
-            and math.prod(shape) == shape[self.axis]
-        ):
-            warnings.warn(
-                f"{self.name} is trained on a single value a channel: its variance is zero and its"
-                " normalized value is zero whatever the input. Use a larger batch. Received:"
-                f" inputs of shape {shape}",
-                stacklevel=2,
-            )
-
-    def _check_single_pass(self):
-        if recomputing():
-            raise ValueError(
-                f"{self.name} cannot run a second time in the backward pass: it would draw another"
-                " mask and count its statistics twice. Leave it outside of what"
-                " `tf.recompute_grad`, `torch.utils.checkpoint` or `keras.remat` recomputes; the"
-                " weight layers between hold most of the memory. Received: a call from the"
-                " recomputation of gradients"
-            )
-
-
-def _conversion(keep):
-    return f"rate={1 - keep:.6g}" if isinstance(keep, (int, float)) else "rate=1 - keep probability"
-
 
 def _warn_of_high_rate(rate):
     if rate >= HIGH_RATE and not IndependentComponent.told_of_high_rate:
@@ -498,29 +410,6 @@ def _valid(inputs, mask):
         return None
     missing = len(inputs.shape) - len(mask.shape)
     return ops.reshape(mask, (*ops.shape(mask), *[1] * missing))
-
-
-def _checked_noise_shape(noise_shape):
-    if noise_shape is None:
-        return None
-    if isinstance(noise_shape, (tuple, list)):
-        return tuple(
-            (
-                None
-                if size is None
-                else checked_int(
-                    "noise_shape",
-                    size,
-                    "None or a tuple of positive integers and None",
-                    lambda size: size > 0,
-                )
-            )
-            for size in noise_shape
-        )
-    raise ValueError(
-        "`noise_shape` must be None or a tuple of positive integers and None. Received:"
-        f" noise_shape={noise_shape!r} (of type {type(noise_shape).__name__})"
-    )
 
 
 IC = IndependentComponent
