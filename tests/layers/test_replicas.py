@@ -107,17 +107,20 @@ def steps(strategy, x, noise_shape):
         data = tf.data.Dataset.from_tensor_slices(x).batch(8)
         data = strategy.experimental_distribute_dataset(data)
 
-    @tf.function
-    def step(x):
+    def of_replica(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = layer(x, training=True)
             loss = tf.reduce_sum(tf.square(y) * tf.sin(3 * x))
         return y, tape.gradient(loss, x)
 
+    @tf.function(input_signature=[data.element_spec])
+    def step(batch):
+        return strategy.run(of_replica, (batch,))
+
     seen = []
     for batch in data:
-        for result in strategy.run(step, (batch,)):
+        for result in step(batch):
             parts = strategy.experimental_local_results(result)
             seen.append(np.concatenate([part.numpy() for part in parts]))
     return seen + layer.get_weights()
