@@ -3,8 +3,8 @@ table.
 
     python -m benchmarks.draw_layer benchmarks/results --out docs/images/layer.png
 
-One panel a backend and mode, each bar in units of stock BatchNormalization with stock Dropout
-behind it, measured in the same process.
+One panel a backend and mode, each bar in units of stock BatchNormalization and then stock Dropout,
+measured in the same process.
 """
 
 import argparse
@@ -46,7 +46,6 @@ def draw(rows, path):
                 label="time to move the values" if place == 0 else None,
             )
         axis.set_xticks(range(len(shown)), [label(row["shape"]) for row in shown], fontsize=7)
-        axis.set_yscale("log")
         axis.set_title(" ".join(panel), fontsize=9)
         axis.set_ylabel("forward + backward", fontsize=8)
     for axis in axes[len(panels) :]:

@@ -1,4 +1,4 @@
-"""What the IC layer costs beside stock BatchNormalization, alone and with stock Dropout behind it.
+"""What the IC layer costs beside stock BatchNormalization, alone and with stock Dropout after it.
 
     KERAS_BACKEND=tensorflow python benchmarks/layer.py --out benchmarks/results
 

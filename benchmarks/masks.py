@@ -125,7 +125,9 @@ def on_jax():
 
     masks = {
         "no mask": None,
-        "the layer's: ThreeFry written out": lambda seed: kernels.draw(SHAPE, RATE, seed),
+        "the layer's: ThreeFry written out, kept as a byte": lambda seed: kernels.draw(
+            SHAPE, RATE, seed
+        ),
         "jax.random.bits": lambda seed: from_words(jax.random.bits(seed, (SIZE // 2,), jnp.uint32)),
         "rng_bit_generator, Philox": philox,
         "jax.random.bernoulli": lambda seed: jax.random.bernoulli(seed, 1 - RATE, SHAPE),

@@ -4,15 +4,14 @@
 own, and every other file is tested against it on the same mask. All of them have the same four
 functions:
 
-- `draw(shape, rate, seed)`: a boolean tensor, False where a value is dropped. `seed` is what
+- `draw(shape, rate, seed, first)`: a boolean tensor, False where a value is dropped. `seed` is what
   `keras.random.SeedGenerator.next()` gives: the layer's seed and its step counter. On every replica
-  of a distribution the draw is another one.
-- `moments(x, axis, valid, shift, synchronized)`: mean, biased variance and number of values of
-  every channel, all float32 or wider. `valid` is a boolean tensor that broadcasts against `x`, or
-  None. Where `synchronized` is true, on TensorFlow alone, they are those of all replicas, with sums
-  taken about `shift`, one number a channel that all replicas have alike.
+  of a distribution the draw is another one. `first` matters on TensorFlow alone: the number of
+  examples of the global batch before those here, or None.
+- `moments(x, axis, valid)`: mean, biased variance and number of values of every channel, all
+  float32 or wider. `valid` is a boolean tensor that broadcasts against `x`, or None.
 - `normalize(x, mean, variance, gamma, beta, keep, rate, axis, epsilon)`: the given statistics
-  applied, then the mask.
+  applied, then the mask. What the mask keeps is divided by `1 - rate`.
 - `train(x, gamma, beta, keep, rate, axis, epsilon)`: `moments` and `normalize` of an unmasked batch
   in one go; returns `(y, mean, variance)`.
 

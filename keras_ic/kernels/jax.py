@@ -1,16 +1,16 @@
-"""JAX: two-pass moments, one multiply-add a value and a 16-bit ThreeFry mask, fused by XLA."""
+"""JAX: moments in one pass, one multiply-add a value and a 16-bit ThreeFry mask, fused by XLA."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 
-from keras_ic.kernels.shapes import channel_shape, reduction_axes
+from keras_ic.kernels.shapes import channel_shape, first_example, reduction_axes
 from keras_ic.kernels.threefry import threefry
 from keras_ic.kernels.threshold import drop_threshold
 
 
-def draw(shape, rate, seed):
+def draw(shape, rate, seed, first=None):
     """Four gates a run of ThreeFry. Key: layer seed and step; counter: row and position in the row.
 
     The draw is of the global array, so every device of a `keras.distribution` gets its own part of
@@ -29,24 +29,29 @@ def draw(shape, rate, seed):
     # The quarters of a row one after the other: XLA writes each in one go, where neighbours of each
     # other would have to be interleaved.
     keep = jnp.concatenate([half >= jnp.uint32(drop_threshold(rate)) for half in halves], axis=1)
-    return keep[:, :tail].reshape(shape)
+    # The barrier keeps a byte a value, where XLA would draw again in each loop that reads the mask.
+    return jax.lax.optimization_barrier(keep[:, :tail].reshape(shape))
 
 
 def _wide(dtype):
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def moments(x, axis, valid=None, shift=None, synchronized=False):
+def moments(x, axis, valid=None):
     x = x.astype(_wide(x.dtype))
     axes = tuple(reduction_axes(x.ndim, axis))
+    columns = channel_shape(x.ndim, axis)
     if valid is None:
-        count = jnp.full([x.shape[axis]], x.size // x.shape[axis], x.dtype)
-        return jnp.mean(x, axes), jnp.var(x, axes), count
+        shift = jax.lax.stop_gradient(jnp.mean(x[first_example(x.ndim, axis)], axes))
+        off = x - shift.reshape(columns)
+        mean = jnp.mean(off, axes)
+        variance = jnp.maximum(jnp.mean(jnp.square(off), axes) - jnp.square(mean), 0)
+        return shift + mean, variance, jnp.full_like(mean, x.size // x.shape[axis])
     valid = jnp.broadcast_to(valid, x.shape)
     count = jnp.sum(valid, axes, dtype=x.dtype)
     divisor = jnp.maximum(count, 1)
     mean = jnp.sum(jnp.where(valid, x, 0), axes) / divisor
-    centred = jnp.where(valid, x - mean.reshape(channel_shape(x.ndim, axis)), 0)
+    centred = jnp.where(valid, x - mean.reshape(columns), 0)
     return mean, jnp.sum(jnp.square(centred), axes) / divisor, count
 
 

@@ -8,7 +8,7 @@ from keras import ops
 from keras_ic.kernels.shapes import channel_shape, reduction_axes
 
 
-def draw(shape, rate, seed):
+def draw(shape, rate, seed, first=None):
     """Bernoulli(1 - rate) gates. The seed and the step both enter the generator of the backend
     through one integer stream.
     """
@@ -23,7 +23,7 @@ def _wide(dtype):
     return "float64" if keras.backend.standardize_dtype(dtype) == "float64" else "float32"
 
 
-def moments(x, axis, valid=None, shift=None, synchronized=False):
+def moments(x, axis, valid=None):
     x = ops.cast(x, _wide(x.dtype))
     rank = len(x.shape)
     axes = reduction_axes(rank, axis)

@@ -11,3 +11,13 @@ def channel_shape(rank: int, axis: int) -> list[int]:
     shape = [1] * rank
     shape[axis] = -1
     return shape
+
+
+def first_example(rank: int, axis: int) -> tuple[slice, ...]:
+    """The index of the first entry of the first axis that is no channel axis.
+
+    Sums about its mean keep their digits: it is one of n entries, so its distance from the mean is
+    at most `sqrt(n)` standard deviations, and what cancels costs the variance n roundings at most.
+    """
+    first = reduction_axes(rank, axis)[0]
+    return tuple(slice(0, 1) if i == first else slice(None) for i in range(rank))

@@ -1,4 +1,4 @@
-"""torch: its fused batch normalization with a mask behind it."""
+"""torch: its fused batch normalization, then a mask."""
 
 import math
 
@@ -22,7 +22,7 @@ def _mixed(*parts):
 
 
 @torch.compiler.disable  # Generators do not pass through torch.compile
-def draw(shape, rate, seed):
+def draw(shape, rate, seed, first=None):
     """Two gates a 32-bit word, from a generator of its own for every layer, step and rank of
     torch.distributed.
     """
@@ -45,7 +45,7 @@ def _wide(dtype):
     return torch.promote_types(dtype, torch.float32)
 
 
-def moments(x, axis, valid=None, shift=None, synchronized=False):
+def moments(x, axis, valid=None):
     x = x.to(_wide(x.dtype))
     axes = reduction_axes(x.ndim, axis)
     if valid is None:

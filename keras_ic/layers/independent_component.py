@@ -2,7 +2,6 @@
 `keras_ic.kernels`.
 """
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -11,22 +10,31 @@ import keras
 from keras import constraints, initializers, ops, regularizers
 
 from keras_ic import kernels
+from keras_ic.kernels.replicas import synchronized
+from keras_ic.kernels.threshold import realized_rate
+from keras_ic.layers.checks import (
+    check_inputs,
+    check_no_keep_probability,
+    check_single_pass,
+    checked_channels,
+    checked_noise_shape,
+)
 from keras_ic.utils.validation import checked_bool, checked_int, checked_rate, checked_real
 
 SEED_STATE = "seed_generator_state"
+HIGH_RATE = 0.5
 
 
 @keras.saving.register_keras_serializable(package="keras_ic")
 class IndependentComponent(keras.layers.Layer):
     """Batch normalization, then dropout, as one layer to stand directly before a weight layer.
 
-    The usual order is weight layer, BatchNorm, activation. The IC order of Chen et al. (2019) has
-    BatchNorm and a little dropout in front of each weight layer instead, so that the inputs of the
+    The baseline has weight layer, BatchNorm, activation. The IC order of Chen et al. (2019) has
+    BatchNorm and a little dropout before each weight layer instead, so that the inputs of the
     weight layer come closer to being independent::
 
-        usual   x -> Conv -> BatchNorm -> ReLU -> Conv -> BatchNorm -> ReLU
-        IC      x -> Conv -> ReLU -> [BatchNorm -> Dropout] -> Conv -> ReLU -> [BatchNorm ->
-        Dropout]
+        baseline   x -> Conv -> BatchNorm -> ReLU -> Conv -> ...
+        IC         x -> Conv -> ReLU -> [BatchNorm -> Dropout] -> Conv -> ...
 
     In training, every channel is normalized with the mean and variance of the batch, scaled by
     `gamma`, shifted by `beta`, and then each value is set to 0 with probability `rate` or divided
@@ -56,6 +64,10 @@ class IndependentComponent(keras.layers.Layer):
     the moving statistics agree across replicas, and the position in the random stream is saved with
     the model, so that a resumed training draws the masks that an unbroken one would have drawn.
 
+    **Gradient checkpointing.** `keras.RematScope` leaves this layer out. A call from the second
+    pass of `tf.recompute_grad` or `torch.utils.checkpoint` is refused: it would draw another mask
+    and count the statistics twice.
+
     **Frozen.** `layer.trainable = False` means moving statistics that neither move nor are replaced
     by those of the batch, and no dropout, also when called with `training=True`.
 
@@ -65,11 +77,12 @@ class IndependentComponent(keras.layers.Layer):
     model's first `predict`, or recompile after: a compiled function keeps what it was traced with.
 
     Args:
-        rate: Float in `[0, 1)`, the probability with which a value is set to 0 in training; `1 - p`
-            of the paper's keep probability. It is realized to within `2**-17`. Defaults to `0.05`;
-            the paper's range is 0.03 to 0.10. `layer.rate` may be set later, but not from 0, since
-            a layer without dropout has no random stream; what is compiled keeps the rate it was
-            compiled with.
+        rate: Float in `[0, 1)`, the probability to **drop** a value, that is to set it to 0 in
+            training; 1 minus the paper's keep probability `p`. It is realized to within `2**-17`,
+            and what is kept is divided by 1 minus the realized rate. Defaults to `0.05`; the
+            paper's range is 0.03 to 0.10, and the first layer with 0.5 or more warns. `layer.rate`
+            may be set later, but not from 0, since a layer without dropout has no random stream;
+            what is compiled keeps the rate it was compiled with.
         axis: Integer, the channel axis: `-1` for `channels_last`, `1` for `channels_first`.
             Defaults to `-1`.
         momentum: Float in `[0, 1]`, the share of the old value in each update of the moving
@@ -86,8 +99,10 @@ class IndependentComponent(keras.layers.Layer):
         beta_constraint: Constraint of `beta`. Defaults to `None`.
         gamma_constraint: Constraint of `gamma`. Defaults to `None`.
         synchronized: Boolean, whether the statistics of a training batch are those of the global
-            batch of a `tf.distribute` strategy (TensorFlow only). Defaults to `False`: each replica
-            normalizes with its own, and the moving statistics are averaged.
+            batch of a `tf.distribute` strategy (TensorFlow only). The masks then depend on the
+            position of an example in the global batch, so that any number of replicas computes what
+            one does. Defaults to `False`: each replica normalizes with its own statistics and draws
+            masks of its own, and the moving statistics are averaged.
         noise_shape: Tuple of one integer or `None` for each axis of the inputs, the shape of the
             mask, which is broadcast along axes of size 1; `None` stands for the size of the input
             there. `(None, 1, 1, None)` drops whole channels of images. Defaults to
@@ -101,14 +116,16 @@ class IndependentComponent(keras.layers.Layer):
         inputs: Tensor of floats, of rank 2 or more.
         training: Boolean, whether to use and record the statistics of the batch and to drop.
             Defaults to what `fit`, `evaluate` and `predict` set, else to `False`.
-        mask: Boolean tensor of the shape of `inputs` without the last axis. Positions that are
-        False do not enter the statistics.
+        mask: Boolean tensor of the shape of `inputs` without the last axis, or of its first axes,
+            such as `(batch, time)` for `(batch, time, height, width, channels)`. Positions that are
+            False do not enter the statistics.
 
     Output shape:
         That of `inputs`.
 
     Raises:
-        ValueError: For an argument or an input that the above excludes, naming what was received.
+        ValueError: For an argument, an input or a call that the above excludes, naming what was
+            received.
 
     Example:
 
@@ -150,6 +167,8 @@ class IndependentComponent(keras.layers.Layer):
         - [Srivastava et al., 2014](https://jmlr.org/papers/v15/srivastava14a.html), dropout
     """
 
+    told_of_high_rate = False
+
     def __init__(
         self,
         rate: float = 0.05,
@@ -171,9 +190,11 @@ class IndependentComponent(keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
+        check_no_keep_probability(kwargs)
         super().__init__(**kwargs)
         self.supports_masking = True
         self.rate = rate
+        _warn_of_high_rate(self.rate)
         self.axis = checked_int("axis", axis, "an integer, the channel axis")
         self.momentum = checked_real(
             "momentum", momentum, "a number in [0, 1]", lambda value: 0 <= value <= 1
@@ -196,7 +217,7 @@ class IndependentComponent(keras.layers.Layer):
                 " `keras.distribution`, JAX's statistics are those of the global batch anyway)."
                 f" Received: synchronized=True with the backend {keras.backend.backend()!r}"
             )
-        self.noise_shape = _checked_noise_shape(noise_shape)
+        self.noise_shape = checked_noise_shape(noise_shape)
         self.seed = (
             None
             if seed is None
@@ -226,7 +247,7 @@ class IndependentComponent(keras.layers.Layer):
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Creates the weights for this input shape (a tuple of integers, None where unknown)."""
-        channels = self._checked_channels(input_shape)
+        channels = checked_channels(self, input_shape)
 
         def add(name, initializer, **kwargs):
             return self.add_weight(
@@ -257,36 +278,41 @@ class IndependentComponent(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalizes and drops; see the class."""
         learning = bool(training) and self.trainable
+        dropping = self.rate > 0 and (learning or self.monte_carlo)
         mask = None if mask is None else ops.convert_to_tensor(mask, "bool")
-        self._check_inputs(inputs, mask, learning)
-        keep = self._draw(inputs) if self.rate > 0 and (learning or self.monte_carlo) else None
-        common = {"rate": self.rate, "axis": self.axis, "epsilon": self.epsilon}
+        check_inputs(self, inputs, mask, learning)
+        if learning or dropping:
+            check_single_pass(self)
+        common = {"rate": realized_rate(self.rate), "axis": self.axis, "epsilon": self.epsilon}
         gamma, beta = self._value(self.gamma), self._value(self.beta)
-        if not learning:
-            outputs = kernels.normalize(
-                inputs,
-                self._value(self.moving_mean),
-                self._value(self.moving_variance),
-                gamma,
-                beta,
-                keep,
-                **common,
-            )
-        elif mask is None and not self.synchronized:
+        if learning and mask is None and not self.synchronized:
+            keep = self._draw(inputs) if dropping else None
             outputs, mean, variance = kernels.train(inputs, gamma, beta, keep, **common)
-            # Of an empty share of a distributed batch, known to be empty only when it runs, nothing
-            # is learned. (Its smallest size tells it too, and has no product that could outgrow 32
-            # bits.)
+            # A replica with an empty batch leaves the moving statistics unchanged. Whether it is
+            # empty may be known only when it runs. The smallest size tells; unlike the product of
+            # all sizes it never outgrows 32 bits.
             count = ops.min(ops.shape(inputs)) if None in inputs.shape else 1
             self._update_moving(mean, variance, count)
-        else:
-            valid = None if mask is None else ops.expand_dims(mask, -1)
-            mean, variance, count = kernels.moments(
-                inputs, self.axis, valid, self._value(self.moving_mean), self.synchronized
-            )
-            outputs = kernels.normalize(inputs, mean, variance, gamma, beta, keep, **common)
+            return ops.cast(outputs, self.compute_dtype)
+        mean, variance = self._value(self.moving_mean), self._value(self.moving_variance)
+        first = None
+        if learning:
+            shift = mean
+            mean, variance, count = kernels.moments(inputs, self.axis, _valid(inputs, mask))
+            if self.synchronized:
+                mean, variance, count, first = synchronized(
+                    mean, variance, count, shift, examples=ops.shape(inputs)[0]
+                )
             self._update_moving(mean, variance, count)
+        keep = self._draw(inputs, first) if dropping else None
+        outputs = kernels.normalize(inputs, mean, variance, gamma, beta, keep, **common)
         return ops.cast(outputs, self.compute_dtype)
+
+    def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
+        """`layer_call`: a `keras.RematScope` leaves this layer out, since a second pass would draw
+        another mask and count the statistics twice.
+        """
+        return layer_call
 
     def _update_moving(self, mean, variance, count):
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
@@ -296,14 +322,16 @@ class IndependentComponent(keras.layers.Layer):
                 new = ops.where(count > 0, new, old)
             moving.assign(ops.cast(new, moving.dtype))
 
-    def _draw(self, inputs):
+    def _draw(self, inputs, first=None):
         shape = ops.shape(inputs)
         if self.noise_shape is not None:
             shape = tuple(
                 size if wanted is None else wanted
                 for size, wanted in zip(shape, self.noise_shape, strict=True)
             )
-        return kernels.draw(shape, self.rate, self.seed_generator.next())
+            if first is not None and self.noise_shape[0] is not None:
+                first = 0  # one mask for all examples
+        return kernels.draw(shape, self.rate, self.seed_generator.next(), first)
 
     @staticmethod
     def _value(variable):
@@ -319,7 +347,7 @@ class IndependentComponent(keras.layers.Layer):
         """The shape of the inputs, in the compute dtype; so a wrong input is refused when a model
         is put together, not when it first runs.
         """
-        self._check_inputs(inputs, mask, learning=False)
+        check_inputs(self, inputs, mask, learning=False)
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -364,101 +392,24 @@ class IndependentComponent(keras.layers.Layer):
         if seed_state is not None and self.rate > 0:
             self.seed_generator.state.assign(seed_state)
 
-    def _checked_channels(self, input_shape):
-        rank = len(input_shape)
-        if rank < 2:
-            raise ValueError(
-                f"{self.name} needs inputs of rank 2 or more, (batch, ..., channels). Received:"
-                f" input shape {tuple(input_shape)}"
-            )
-        if not -rank <= self.axis < rank:
-            raise ValueError(
-                f"`axis` of {self.name} must be in [{-rank}, {rank - 1}] for inputs of rank {rank}."
-                f" Received: axis={self.axis} with input shape {tuple(input_shape)}"
-            )
-        if any(isinstance(size, (tuple, list)) for size in input_shape):
-            raise ValueError(
-                f"{self.name} normalizes one tensor; give each of several a layer of its own."
-                f" Received: input shapes {input_shape}"
-            )
-        channels = input_shape[self.axis]
-        if channels is None:
-            raise ValueError(
-                f"The size of the channel axis of {self.name} must be known when it is built; give"
-                f" it to `keras.Input`, or choose another `axis`. Received: axis={self.axis} with"
-                f" input shape {tuple(input_shape)}"
-            )
-        if self.noise_shape is not None:
-            fits = len(self.noise_shape) == rank and all(
-                wanted in (None, 1) or size in (None, wanted)
-                for wanted, size in zip(self.noise_shape, input_shape, strict=True)
-            )
-            if not fits:
-                raise ValueError(
-                    f"`noise_shape` of {self.name} must have one entry an axis of the inputs: None,"
-                    f" 1 or the size of that axis. Received: noise_shape={self.noise_shape} with"
-                    f" input shape {tuple(input_shape)}"
-                )
-        return channels
 
-    def _check_inputs(self, inputs, mask, learning):
-        shape = tuple(inputs.shape)
-        dtype = keras.backend.standardize_dtype(inputs.dtype)
-        if "float" not in dtype:
-            raise ValueError(
-                f"{self.name} needs inputs of floats; cast them first, as with `keras.ops.cast(x,"
-                f' "float32")`. Received: dtype {dtype}'
-            )
-        if 0 in shape:
-            raise ValueError(
-                f"{self.name} needs at least one value to normalize. Received: inputs of shape"
-                f" {shape}"
-            )
-        if mask is not None:
-            given = tuple(mask.shape)
-            if len(given) != len(shape) - 1 or any(
-                a not in (None, 1) and b is not None and a != b
-                for a, b in zip(given, shape[:-1], strict=True)
-            ):
-                raise ValueError(
-                    f"The mask of {self.name} must have the shape of the inputs without the last"
-                    f" axis, {shape[:-1]}. Received: mask of shape {given}"
-                )
-        if (
-            learning
-            and not self.synchronized
-            and None not in shape
-            and math.prod(shape) == shape[self.axis]
-        ):
-            warnings.warn(
-                f"{self.name} is trained on a single value a channel: its variance is zero and its"
-                " normalized value is zero whatever the input. Use a larger batch. Received:"
-                f" inputs of shape {shape}",
-                stacklevel=2,
-            )
-
-
-def _checked_noise_shape(noise_shape):
-    if noise_shape is None:
-        return None
-    if isinstance(noise_shape, (tuple, list)):
-        return tuple(
-            (
-                None
-                if size is None
-                else checked_int(
-                    "noise_shape",
-                    size,
-                    "None or a tuple of positive integers and None",
-                    lambda size: size > 0,
-                )
-            )
-            for size in noise_shape
+def _warn_of_high_rate(rate):
+    if rate >= HIGH_RATE and not IndependentComponent.told_of_high_rate:
+        IndependentComponent.told_of_high_rate = True
+        warnings.warn(
+            f"`rate` is the probability to drop a value, and {rate:g} drops much; the paper's range"
+            f" is 0.03 to 0.10. If a keep probability of {rate:g} was meant, use"
+            f" rate={1 - rate:.6g}. This is said once. Received: rate={rate:g}",
+            stacklevel=3,
         )
-    raise ValueError(
-        "`noise_shape` must be None or a tuple of positive integers and None. Received:"
-        f" noise_shape={noise_shape!r} (of type {type(noise_shape).__name__})"
-    )
+
+
+def _valid(inputs, mask):
+    """The mask with an axis of size 1 for each axis of the inputs that it lacks."""
+    if mask is None:
+        return None
+    missing = len(inputs.shape) - len(mask.shape)
+    return ops.reshape(mask, (*ops.shape(mask), *[1] * missing))
 
 
 IC = IndependentComponent

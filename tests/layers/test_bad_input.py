@@ -1,5 +1,7 @@
 """Each mistake gets one clear error that says what was received."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -53,6 +55,27 @@ def test_arguments(arguments):
     with pytest.raises(ValueError, match=rf"(?s)`{name}`.*Received: .*\S$") as caught:
         keras_ic.IC(**arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("p", 0.95, "0.05"), ("keep_prob", 0.9, "0.1"), ("keep_probability", "x", "1 - keep")],
+)
+def test_a_keep_probability_is_answered_with_the_rate(name, value, said):
+    with pytest.raises(
+        ValueError, match=rf"`{name}` is no argument.*Use rate={said}.*Received: {name}="
+    ):
+        keras_ic.IC(**{name: value})
+
+
+def test_a_high_rate_warns_once(monkeypatch):
+    monkeypatch.setattr(keras_ic.IC, "told_of_high_rate", False)
+    keras_ic.IC(0.49)
+    with pytest.warns(UserWarning, match=r"keep probability.*use rate=0.05.*Received: rate=0.95"):
+        keras_ic.IC(0.95)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        keras_ic.IC(0.95)
 
 
 def test_a_rate_that_is_set_is_checked_too():
@@ -137,10 +160,11 @@ def test_an_empty_batch(training):
         keras_ic.IC()(np.zeros((0, 3), "float32"), training=training)
 
 
-@pytest.mark.parametrize("shape", [(4,), (4, 6), (5, 4), (4, 5, 3), (4, 5, 1)])
+@pytest.mark.parametrize("shape", [(5,), (4, 6), (5, 4), (4, 5, 3), (4, 5, 1)])
 def test_a_mask_of_the_wrong_shape(shape):
     with pytest.raises(
-        ValueError, match=r"without the last axis, \(4, 5\)\. Received: mask of shape"
+        ValueError,
+        match=r"without the last axis, \(4, 5\), or of its first axes\. Received: mask of shape",
     ):
         keras_ic.IC()(np.zeros((4, 5, 3), "float32"), training=True, mask=np.ones(shape, bool))
 

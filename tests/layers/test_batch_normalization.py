@@ -8,6 +8,7 @@ import pytest
 from keras import layers, ops
 
 import keras_ic
+from keras_ic.kernels.threshold import realized_rate
 from tests.autodiff import HAS_FLOAT64, to_numpy
 
 SHAPES = [
@@ -76,6 +77,39 @@ def test_masked_positions_do_not_enter_the_statistics_as_in_stock():
     )
     for a, b in zip(ours.get_weights(), stock.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_a_mask_of_the_first_axes_is_broadcast(axes):
+    x = images((4, 3, 2, 2, 5))
+    mask = np.random.default_rng(3).uniform(size=x.shape[:axes]) < 0.6
+    layer = keras_ic.IC(0, momentum=0.0)
+    layer(x, training=True, mask=mask)
+    np.testing.assert_allclose(layer.get_weights()[2], x[mask].reshape(-1, 5).mean(0), rtol=1e-5)
+    np.testing.assert_allclose(layer.get_weights()[3], x[mask].reshape(-1, 5).var(0), rtol=1e-5)
+
+
+def test_frames_that_a_recurrent_layer_masks():
+    frames = keras.Input((3, 2, 2, 5))
+    steps = layers.Reshape((3, 20))(frames)
+    mask = layers.Masking(0.0).compute_mask(steps)
+    outputs = keras_ic.IC(0.1, momentum=0.0)(frames, mask=mask)
+    model = keras.Model(frames, outputs)
+    x = images((4, 3, 2, 2, 5))
+    x[:, 2] = 0
+    model(x, training=True)
+    np.testing.assert_allclose(
+        model.layers[-1].get_weights()[2], x[:, :2].mean((0, 1, 2, 3)), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.9, 1 - 2.0**-17, 1 - 1e-9])
+def test_what_is_kept_is_scaled_by_the_rate_that_the_mask_has(rate):
+    layer = keras_ic.IC(rate, scale=False, center=False, epsilon=1e-12, seed=0)
+    layer.monte_carlo = True
+    y = to_numpy(layer(np.ones((1000, 300), "float32")))
+    np.testing.assert_allclose(y[y != 0], 1 / (1 - realized_rate(rate)), rtol=1e-5)
+    assert abs(y.mean() - 1) < 5 / np.sqrt(y.size * (1 - realized_rate(rate)))
 
 
 def test_a_mask_that_hides_everything_teaches_nothing():
@@ -159,11 +193,11 @@ def test_monte_carlo_keeps_dropout_on_and_the_statistics_frozen(trainable):
     plain = to_numpy(layer(x))
     before = [w.copy() for w in layer.get_weights()]
     layer.monte_carlo = True
-    samples = np.stack([to_numpy(layer(x, training=False)) for _ in range(300)])
+    samples = np.stack([to_numpy(layer(x, training=False)) for _ in range(100)])
     for a, b in zip(layer.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
     error = samples.mean(0) - plain
-    assert np.abs(error).mean() < 3 * np.abs(plain).mean() * np.sqrt(0.25 / 300)
+    assert np.abs(error).mean() < 3 * np.abs(plain).mean() * np.sqrt(0.25 / 100)
     layer.monte_carlo = False
     np.testing.assert_array_equal(to_numpy(layer(x)), plain)
 
@@ -193,7 +227,9 @@ def test_dtype_policies(policy, rate):
     y, tolerance = to_numpy(y), {"float64": 1e-9, "float16": 1e-2, "bfloat16": 5e-2}[compute]
     exact = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + layer.epsilon)
     kept = y != 0
-    np.testing.assert_allclose(y[kept], (exact / (1 - rate))[kept], atol=tolerance, rtol=tolerance)
+    np.testing.assert_allclose(
+        y[kept], (exact / (1 - realized_rate(rate)))[kept], atol=tolerance, rtol=tolerance
+    )
     moving = [to_numpy(w) for w in layer.weights]
     np.testing.assert_allclose(moving[2], x.mean((0, 1, 2)) / 2, atol=tolerance, rtol=tolerance)
     np.testing.assert_allclose(

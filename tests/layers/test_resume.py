@@ -1,48 +1,42 @@
 """Four epochs are two epochs, save, a new process, load, two more; to the bit."""
 
-import os
 import subprocess
 import sys
 
 import numpy as np
 
-SCRIPT = """
-import sys
+RUN = """
 import keras, keras_ic, numpy as np
 
-start, stop, loaded, saved = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-x = np.random.default_rng(0).normal(size=(96, 8, 8, 1)).astype("float32")
-y = np.arange(96) % 3
-if loaded == "-":
-    keras.utils.set_random_seed(11)
-    model = keras.Sequential([
-        keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, activation="relu"), keras_ic.IC(0.1),
-        keras.layers.Conv2D(4, 3, activation="relu"),
-        keras.layers.Flatten(), keras_ic.IC(0.2, seed=5), keras.layers.Dense(3),
-    ])
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-else:
-    keras.utils.set_random_seed(99)  # what the new process happens to hold must not matter
-    model = keras.models.load_model(loaded)
-model.fit(x, y, batch_size=32, initial_epoch=start, epochs=stop, shuffle=False, verbose=0)
-model.save(saved)
-states = [keras.ops.convert_to_numpy(v) for v in model.optimizer.variables]
-np.savez(saved + ".npz", *model.get_weights(), *states)
+def run(start, stop, loaded, saved):
+    x = np.random.default_rng(0).normal(size=(96, 8, 8, 1)).astype("float32")
+    y = np.arange(96) % 3
+    if loaded is None:
+        keras.utils.set_random_seed(11)
+        model = keras.Sequential([
+            keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, activation="relu"), keras_ic.IC(0.1),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.Flatten(), keras_ic.IC(0.2, seed=5), keras.layers.Dense(3),
+        ])
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    else:
+        keras.utils.set_random_seed(99)  # what the new process happens to hold must not matter
+        model = keras.models.load_model(loaded)
+    model.fit(x, y, batch_size=32, initial_epoch=start, epochs=stop, shuffle=False, verbose=0)
+    model.save(saved)
+    states = [keras.ops.convert_to_numpy(v) for v in model.optimizer.variables]
+    np.savez(saved + ".npz", *model.get_weights(), *states)
+
 """
 
 
 def test_four_epochs_equal_two_and_two(tmp_path):
-    def train(*arguments):
-        subprocess.run(
-            [sys.executable, "-c", SCRIPT, *map(str, arguments)],
-            check=True,
-            cwd=tmp_path,
-            env=dict(os.environ),
-        )
+    def process(*runs):
+        script = "\n".join(f"run{arguments!r}" for arguments in runs)
+        subprocess.run([sys.executable, "-c", RUN + script], check=True, cwd=tmp_path)
 
-    train(0, 4, "-", "unbroken.keras")
-    train(0, 2, "-", "half.keras")
-    train(2, 4, "half.keras", "resumed.keras")
+    process((0, 4, None, "unbroken.keras"), (0, 2, None, "half.keras"))
+    process((2, 4, "half.keras", "resumed.keras"))
     unbroken, resumed, half = (
         np.load(tmp_path / f"{name}.keras.npz") for name in ("unbroken", "resumed", "half")
     )
