@@ -71,6 +71,7 @@ class _Builder:
     def __init__(self, edits: Edits):
         self.edits = edits
         self._named = edits.name_holders()
+        self._freed = edits.freed()
         self.parts = Parts()
         self._initializers: list[tuple[Any, str, Any]] = []
         self._name_holders: dict[int, Any] = {}
@@ -236,6 +237,7 @@ class _Builder:
     def _layer(self, old):
         if id(old) not in self.parts.layers:
             changes = bias_changes(inside_time(old)) if id(old) in self.edits.biased else {}
+            changes.update(dict.fromkeys(self._freed.get(id(old), ())))
             if id(old) in self.edits.unfused:
                 changes["activation"] = None
             new = (

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_ic.surgery.graph import Call, Graph
+from keras_ic.surgery.layer_traits import constraints_of, inside_time
 
 # A layer, and the function that changes its weights, a dictionary by name.
 Absorption = tuple[Any, Callable[[dict], None]]
@@ -123,6 +124,7 @@ class Edits:
         unfused: The ids of the layers whose fused activation leaves them.
         biased: The layers that get a bias, by id.
         last: What is absorbed after all that the folds absorb.
+        is_for_inference: Whether the new model is not trained any more.
         insertions: The new IC layers.
         readings: By the key of a call and the id of its input: what it reads instead.
         affine_names: The name of each new ChannelAffine, by `affine_key`.
@@ -135,6 +137,7 @@ class Edits:
     unfused: set[int] = dataclasses.field(default_factory=set)
     biased: dict[int, Any] = dataclasses.field(default_factory=dict)
     last: list[Absorption] = dataclasses.field(default_factory=list)
+    is_for_inference: bool = False
     insertions: list[Insertion] = dataclasses.field(default_factory=list)
     readings: dict[tuple[int, int], Reading] = dataclasses.field(default_factory=dict)
     affine_names: dict[Any, str] = dataclasses.field(default_factory=dict)
@@ -150,6 +153,21 @@ class Edits:
             tensor = call.inputs[0]
             call = graph.producer(tensor)
         return tensor
+
+    def absorptions(self) -> list[Absorption]:
+        """All that layers absorb, in order."""
+        folds = [self.folds[call.key] for _, call, _ in self.graph.walk() if call.key in self.folds]
+        return [*(pair for fold in folds for pair in fold.absorptions), *self.last]
+
+    def freed(self) -> dict[int, list[str]]:
+        """The constraints that folded weights do not obey any more, by the id of their layer."""
+        if not self.is_for_inference:
+            return {}
+        return {
+            id(layer): constraints_of(inside_time(layer))
+            for layer, _ in self.absorptions()
+            if constraints_of(inside_time(layer))
+        }
 
     def affine_key(self, call: Call) -> Any:
         """Tells the new affines apart: one for all calls of a layer that compute the same."""

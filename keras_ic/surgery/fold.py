@@ -56,7 +56,7 @@ def plan_fold(model: keras.Model) -> Plan:
         - [Chen et al., 2019](https://arxiv.org/abs/1905.05928), Rethinking the usage of batch
           normalization and dropout
     """
-    edits = Edits(read_to_change(model), "preserve")
+    edits = Edits(read_to_change(model), "preserve", is_for_inference=True)
     fold_exactly(edits, FOR_INFERENCE)
     check_copies(edits)
     plan = Plan(edits, _reasons_to_stay(edits))

@@ -177,8 +177,9 @@ def read(model: keras.Model) -> Graph:
         raise ValueError(
             "Only Sequential and Functional models can be rewritten or folded: the calls of a"
             " subclassed model are Python code, not a graph. Build it as `keras.Model(inputs,"
-            " outputs)`, or take the Sequential and Functional models it is made of, or put"
-            f" `keras_ic.IC` into its `call` by hand. {described}"
+            " outputs)`, or take the Sequential and Functional models it is made of (with"
+            " `skip_first=False` those that another one feeds), or put `keras_ic.IC` into its"
+            f" `call` by hand. {described}"
         )
     return Graph(model, {})
 

@@ -250,11 +250,12 @@ def is_linear(layer) -> bool:
 
 def constraints_of(layer) -> list[str]:
     """The names of the constraints that hold weights of the layer."""
-    return sorted(
-        name
-        for name, value in vars(layer).items()
-        if name.endswith("_constraint") and value is not None
-    )
+    return [name for name in vars(layer) if name.endswith("_constraint") and vars(layer)[name]]
+
+
+def is_regularized(layer) -> bool:
+    """Whether the loss has a penalty on weights of the layer."""
+    return any(name.endswith("_regularizer") and vars(layer)[name] for name in vars(layer))
 
 
 def has_linear_activation(layer) -> bool:

@@ -19,6 +19,7 @@ from keras_ic.surgery.layer_traits import (
     is_batch_normalization,
     is_ic,
     is_op_node,
+    is_regularized,
     time_axes,
     unwrap,
 )
@@ -33,7 +34,8 @@ class Change:
     Attributes:
         layer: The path of the layer, `outer/inner/name` inside nested models.
         type: The name of its class.
-        kind: `"ic"`, `"normalization"`, `"affine"`, `"dropout"`, `"activation"` or `"bias"`.
+        kind: `"ic"`, `"normalization"`, `"affine"`, `"dropout"`, `"activation"`, `"bias"` or
+            `"constraint"`.
         result: What becomes of it, in words.
         name: The name of the new layer, if there is one.
         rate: The rate of the new IC layer, if there is one.
@@ -127,7 +129,7 @@ class Plan:
 
     def _fill(self, reasons: dict[int, str]) -> None:
         edits, biased = self.edits, dict(self.edits.biased)
-        named, holders = set(), edits.name_holders()
+        named, holders, freed = set(), edits.name_holders(), edits.freed()
         readings: dict[int, list] = {}
         for (key, _), reading in edits.readings.items():
             readings.setdefault(key, []).append(reading)
@@ -144,6 +146,10 @@ class Plan:
                 self.skipped.append(Skip(path, kind, reasons[call.key]))
             if biased.pop(id(call.operation), None) is not None:
                 self.changes.append(Change(path, kind, "bias", "gets a bias"))
+            if id(call.operation) in freed:
+                names = ", ".join(freed.pop(id(call.operation)))
+                result = f"loses its {names}, which folded weights do not obey"
+                self.changes.append(Change(path, kind, "constraint", result))
             if call.key in edits.clips:
                 clip = edits.clips[call.key]
                 which = "its ReLU " if clip.is_fused else ""
@@ -164,16 +170,21 @@ def _result(fold: Fold, name: str | None) -> str:
     """What becomes of a normalization, in words; `name` is that of the affine in its place."""
     targets = ", ".join(target.name for target in fold.targets)
     why = f": {fold.reason}" if fold.reason else ""
+    regularized = [
+        layer.name for layer, _ in fold.absorptions if is_regularized(inside_time(layer))
+    ]
+    if regularized:
+        why += f"; this changes the penalty of the regularizer of {', '.join(regularized)}"
     return {
         FoldDecision.REMOVED: f"removed{why}",
-        FoldDecision.INTO_BEFORE: f"folded into {targets}",
-        FoldDecision.INTO_AFTER: f"folded into {targets}",
-        FoldDecision.MERGED: f"merged with {targets}",
-        FoldDecision.THROUGH_ACTIVATION: f"folded into {targets}, through the ReLU between",
+        FoldDecision.INTO_BEFORE: f"folded into {targets}{why}",
+        FoldDecision.INTO_AFTER: f"folded into {targets}{why}",
+        FoldDecision.MERGED: f"merged with {targets}{why}",
+        FoldDecision.THROUGH_ACTIVATION: f"folded into {targets}, through the ReLU between{why}",
         FoldDecision.SIGNS_AFTER: (
-            f"folded into {targets}, of which the first takes all but the signs"
+            f"folded into {targets}, of which the first takes all but the signs{why}"
         ),
-        FoldDecision.CARRIED: f"folded into {targets}, the shift along the residual stream",
+        FoldDecision.CARRIED: f"folded into {targets}, the shift along the residual stream{why}",
         FoldDecision.SHIFT: f"scale folded into {targets}; shift stays as {name}{why}",
         FoldDecision.AFFINE: f"becomes {name}{why}",
     }[fold.decision]

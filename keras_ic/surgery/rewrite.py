@@ -66,7 +66,8 @@ def plan(
     A model is rewritten by taking out its BatchNormalization layers and putting one IC layer
     (BatchNorm, then a little dropout) directly before each weight layer: Dense, EinsumDense, every
     convolution (depthwise, separable and transposed too), also inside `TimeDistributed` and other
-    wrappers, and inside nested Sequential and Functional models. The IC layer stands before
+    wrappers, and inside nested Sequential and Functional models. A dropout before the weight layer
+    is taken over, or follows an IC layer of rate 0. The IC layer stands before
     ZeroPadding, Flatten and Reshape, so that the zeros of the padding do not enter its statistics
     and each channel has one.
 

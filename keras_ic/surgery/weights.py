@@ -86,11 +86,7 @@ def _copy_preprocessing(old, new) -> None:
 def _absorbed(edits: Edits) -> dict[int, dict[str, Any]]:
     """The weights, by name, of every layer that absorbs a normalization."""
     changed: dict[int, dict[str, Any]] = {}
-    folds = [edits.folds[call.key] for _, call, _ in edits.graph.walk() if call.key in edits.folds]
-    for target, absorb_into in (
-        *(pair for fold in folds for pair in fold.absorptions),
-        *edits.last,
-    ):
+    for target, absorb_into in edits.absorptions():
         if id(target) not in changed:
             values = changed[id(target)] = {
                 weight.name: _at_least_float32(weight) for weight in target.weights

@@ -416,6 +416,23 @@ def test_both_forms_of_a_network_fold_to_the_same_count():
     assert len(ours.layers) == len(given.layers)
 
 
+def test_what_a_layer_says_of_its_weights_stays_true():
+    stack = [
+        layers.Dense(4, kernel_constraint="unit_norm", kernel_regularizer="l2", name="first"),
+        layers.BatchNormalization(name="bn"),
+        layers.ReLU(),
+        layers.Dense(3, kernel_constraint="unit_norm", name="second"),
+    ]
+    model = keras.Sequential([keras.Input((5,)), *stack])
+    new = folded(model)
+    assert new.get_layer("first").kernel_constraint is None
+    assert new.get_layer("second").kernel_constraint is not None
+    plan = keras_ic.plan_fold(model)
+    (row,) = [change for change in plan.changes if change.kind == "constraint"]
+    assert row.layer == "first" and row.result.startswith("loses its kernel_constraint")
+    assert results(model)["bn"].endswith("the penalty of the regularizer of first")
+
+
 def test_normalizations_in_a_row_merge():
     inputs = keras.Input((6, 6, 3))
     x = layers.BatchNormalization(name="one")(keras.ops.tanh(inputs))
