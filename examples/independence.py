@@ -3,7 +3,7 @@
     python examples/independence.py --out docs/results/independence
 
 A small network in the IC order is trained on scikit-learn's scanned digits. The outputs of its
-second convolution, behind the ReLU, then go through dropout at several keep probabilities p, in
+second convolution, after the ReLU, then go through dropout at several keep probabilities p, in
 three forms: as they are, shifted by a constant, and normalized as the IC layer does.
 `keras_ic.measure` tells what is left of the correlation and of the mutual information of the
 channels. Where the theorem holds, that is p and p squared.
@@ -61,7 +61,7 @@ def trained(seed, epochs):
 
 
 def probe(activations, form, keep, seed):
-    """A model whose weight layer reads the activations in this form, behind dropout."""
+    """A model whose weight layer reads the activations in this form, after dropout."""
     inputs = keras.Input(activations.shape[1:])
     if form == "normalized":
         read = keras_ic.IC(1 - keep, epsilon=1e-6, seed=seed)(inputs)
@@ -165,7 +165,7 @@ def figure(record, path):
     axes.legend(frameon=False)
     seeds = len(record["runs"])
     canvas.suptitle(
-        "Outputs of a trained convolution behind dropout of keep probability p: mean and range of"
+        "Outputs of a trained convolution after dropout of keep probability p: mean and range of"
         f" {seeds} seeds"
     )
     canvas.savefig(path, dpi=120)

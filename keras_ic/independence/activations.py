@@ -81,7 +81,7 @@ def paddings(model: keras.Model) -> dict[int, list[tuple]]:
     """The borders `(before, after)` of each spatial axis that a `ZeroPadding` layer put around what
     a weight layer reads, by the `id` of the latter.
 
-    Only where each call of the weight layer stands behind the same one, in a Sequential or
+    Only where each call of the weight layer comes after the same one, in a Sequential or
     Functional model. Padding that is not a layer of its own, as `padding="same"`, is no part of an
     input.
     """

@@ -32,8 +32,8 @@ def advise(model: keras.Model, found: list[tuple[Shift, Any, float]]) -> list[st
         return []
     worst = max(shift.shift for shift, _ in shifted)
     advice = [
-        f"Recalibrate: at inference, {_named([shift.layer for shift, _ in shifted])} meet a"
-        f" variance that is off by a factor of up to {worst:.2g} from the moving variance. Call"
+        "Recalibrate: at inference, the variance is off from the moving variance by a factor of up"
+        f" to {worst:.2g} in {_named([shift.layer for shift, _ in shifted])}. Call"
         " `keras_ic.recalibrate(model, x_train)`, or give `fit` the callback"
         " `keras_ic.Recalibration(x_train)`."
     ]

@@ -29,7 +29,7 @@ class Input:
         mutual_information: The mean mutual information of pairs of channels, in nats.
         normalized_mutual_information: The same as a share of the entropies of the channels.
         constant: How many of the sampled channels have no variance.
-        pairs: How many pairs of channels are behind the mutual information.
+        pairs: How many pairs of channels enter the mutual information.
         bins: How many bins a channel was put into for it.
     """
 
