@@ -208,6 +208,7 @@ def test_an_epoch_of_one_step_has_a_time_and_no_throughput(shards, tiny, tmp_pat
     assert line["images_per_second"] is None and 1e-3 < line["step_seconds"] <= line["seconds"]
 
 
+@pytest.mark.slow(reason="trains on real images")
 @pytest.mark.skipif(
     not SMALL.is_dir(), reason="imagenet2012 is not in the folder of tensorflow-datasets"
 )
