@@ -18,6 +18,8 @@ ROOT = Path(__file__).parent.parent
 # Pages and packages whose examples train networks at length: the code is the same on every backend,
 # and has tests of its own there.
 TRAINING = {"applications", "experiments", "finetuning", "tuning"}
+# Packages whose docstrings train networks or search: `make docs` runs them too.
+LONG = {"experiments", "imagenet", "tuning"}
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 
@@ -52,7 +54,9 @@ def examples():
             yield pytest.param(code, id=f"{path.relative_to(ROOT)}-{i}", marks=marks)
     for name, value in public_objects():
         for i, code in enumerate(blocks_of(inspect.getdoc(value) or "")):
-            marks = [pytest.mark.tensorflow_only] if name.split(".")[1] in TRAINING else []
+            package = name.split(".")[1]
+            marks = [pytest.mark.tensorflow_only] if package in TRAINING else []
+            marks += [pytest.mark.slow(reason="trains")] if package in LONG else []
             yield pytest.param(code, id=f"{name}-{i}", marks=marks)
 
 

@@ -199,7 +199,7 @@ def _networks():
             "network",
             functools.partial(resnet, 8),
             (8, 8, 3),
-            Registry.CORE if paper else Registry.SMALL,
+            Registry.SMALL,
             builds=100,
         )
         yield Entry(
@@ -241,6 +241,18 @@ def _small():
     return models.randomize(models.small_convolutional())
 
 
+def _residual():
+    """A Functional model with a branch."""
+    inputs = keras.Input((4, 4, 3))
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv1")(inputs)
+    x = layers.ReLU(name="relu1")(layers.BatchNormalization(name="bn1")(x))
+    y = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv2")(x)
+    y = layers.BatchNormalization(name="bn2")(y)
+    x = layers.ReLU(name="relu2")(layers.Add(name="add")([x, y]))
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return models.randomize(keras.Model(inputs, layers.Dense(CLASSES, name="dense")(x)))
+
+
 def _application(name):
     size = SMALL[name]
     shape = (size, size, 3)
@@ -264,7 +276,10 @@ def _rewritten(make, shape):
 
 
 def _surgery():
-    sources = [("small network", (8, 8, 3), _small, Registry.CORE, 100)]
+    sources = [
+        ("residual network", (4, 4, 3), _residual, Registry.CORE, 100),
+        ("small network", (8, 8, 3), _small, Registry.SMALL, 100),
+    ]
     sources += [
         (name, (size, size, 3), functools.partial(_application, name), Registry.COMPLETE, 5)
         for name, size in SMALL.items()

@@ -11,10 +11,16 @@ import keras_ic
 from tests.autodiff import to_numpy
 
 STEPS = 1000
+BFLOAT16 = pytest.mark.slow(reason="a thousand steps in the other of two half precisions")
 
 
 @pytest.mark.parametrize(
-    ("policy", "tolerance"), [("mixed_float16", 1e-3), ("mixed_bfloat16", 1e-2), ("float16", 0.05)]
+    ("policy", "tolerance"),
+    [
+        ("mixed_float16", 1e-3),
+        pytest.param("mixed_bfloat16", 1e-2, marks=BFLOAT16),
+        ("float16", 0.05),
+    ],
 )
 def test_moving_statistics_over_a_thousand_batches(policy, tolerance):
     """`float16` keeps the statistics in 11 bits, in which a small change rounds to none."""
@@ -44,7 +50,9 @@ def test_moving_statistics_over_a_thousand_batches(policy, tolerance):
             np.testing.assert_allclose(moving[1], variance, rtol=2 * tolerance)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=BFLOAT16)]
+)
 def test_a_network_learns_for_a_thousand_steps(policy):
     keras.config.set_dtype_policy(policy)
     random = np.random.default_rng(0)

@@ -7,6 +7,7 @@ import pytest
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "quickstart.ipynb"
 
 
+@pytest.mark.slow(reason="does the job of test_quickstart in a kernel of its own")
 @pytest.mark.tensorflow_only  # where it is quickest; its code is for every backend
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_the_notebook_runs(tmp_path):

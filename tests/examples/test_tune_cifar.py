@@ -5,6 +5,7 @@ from tests.scripts import script
 pytest.importorskip("keras_tuner", reason="needs keras-tuner")
 
 
+@pytest.mark.slow(reason="runs two searches twice")
 @pytest.mark.tensorflow_only
 def test_searches_both_orders_and_goes_on(tmp_path, capsys):
     main = script("examples/tune_cifar.py").main

@@ -118,6 +118,7 @@ def test_training(killer, tmp_path):
     kill_often(killer, jobs.train, unbroken, tmp_path, check)
 
 
+@pytest.mark.slow(reason="kills a search, whose runs are those of test_training")
 def test_tuning(killer, tmp_path):
     pytest.importorskip("keras_tuner")
     pytest.importorskip("tensorboard")

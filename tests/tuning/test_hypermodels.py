@@ -54,7 +54,18 @@ TUNERS = {
 
 # Of the Gaussian process.
 @pytest.mark.filterwarnings("ignore:The optimal value found for dimension")
-@pytest.mark.parametrize("name", TUNERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=[]
+            if name == "random"
+            else pytest.mark.slow(reason="another of Keras Tuner's four tuners"),
+        )
+        for name in TUNERS
+    ],
+)
 def test_works_with_the_tuners_as_they_are(tmp_path, name):
     space = SearchSpace(orders=("usual", "ic"), rate_schedules="constant", schedules="constant")
     tuner = TUNERS[name](ICHyperModel(dense(), space), directory=tmp_path, seed=3)

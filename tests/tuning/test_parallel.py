@@ -43,6 +43,7 @@ def made(folder):
     )
 
 
+@pytest.mark.slow(reason="starts three workers")
 def test_two_workers_one_of_which_is_killed(tmp_path, monkeypatch, capfd):
     """They come to what one process comes to, in whatever order."""
     searched(tmp_path / "alone", trials=3)

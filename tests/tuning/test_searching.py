@@ -85,6 +85,7 @@ def test_each_tuner(tmp_path, tuner):
     assert len(list(tmp_path.glob("tensorboard/*/seed0/events*"))) == 2
 
 
+@pytest.mark.slow(reason="runs a search twice")
 def test_a_search_that_is_killed_goes_on_to_the_same_numbers(tmp_path):
     """What the other tuners choose after a stop is a test of the oracles."""
     searched(tmp_path / "through", tuner="grid", trials=3)
