@@ -73,7 +73,7 @@ class Summary:
         values = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("curves", "minutes")
+            if field.name not in ("config", "curves", "minutes")
         }
         recipe = self.config.to_dict()
         recipe.pop("seed")
