@@ -19,7 +19,7 @@ from keras_ic.training.report import table as table_of
 ROOT = Path(__file__).parent.parent
 # Pages and packages whose examples train networks at length: the code is the same on every backend,
 # and has tests of its own there.
-TRAINING = {"applications", "experiments", "finetuning", "tuning"}
+TRAINING = {"applications", "finetuning", "training", "tuning"}
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 
