@@ -6,6 +6,7 @@ import zlib
 
 import pytest
 
+import keras_ic
 from tests.scripts import ROOT, script
 
 SITE = ROOT / "site" / "objects.inv"
@@ -46,6 +47,13 @@ def test_the_reference_has_every_public_name():
     wanted = set(public_names())
     assert {"keras_ic.IC", "keras_ic.plan", "keras_ic.fold"} <= wanted
     assert not wanted - found
+
+
+@pytest.mark.parametrize(
+    "file, line", [("mkdocs.yml", "copyright: keras_ic {}"), ("CITATION.cff", "version: {}")]
+)
+def test_the_version_is_that_of_the_package(file, line):
+    assert line.format(keras_ic.__version__) in (ROOT / file).read_text().splitlines()
 
 
 def test_the_page_of_the_verbs_is_that_of_the_parser():
