@@ -24,8 +24,8 @@ import keras
 import numpy as np
 
 from keras_ic import kernels
-from keras_ic.experiments.running import versions
 from keras_ic.kernels.threshold import drop_threshold
+from keras_ic.training.record import versions
 
 BACKEND = keras.backend.backend()
 SHAPE, RATE = (64, 32, 32, 16), 0.05

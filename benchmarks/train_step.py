@@ -25,8 +25,8 @@ import keras
 import numpy as np
 
 import keras_ic
-from keras_ic import data
 from keras_ic.applications import ResNet
+from keras_ic.training import datasets
 
 BACKEND = keras.backend.backend()
 RATE = 0.05
@@ -100,7 +100,7 @@ def waiting(repeats):
 
     x = np.random.default_rng(0).integers(0, 256, (64 * 200, 32, 32, 3)).astype("uint8")
     y = np.zeros(len(x), "int64")
-    images = data.training_dataset(x, y, 64, *data.channel_statistics(x), epochs=1000)
+    images = datasets.training_dataset(x, y, 64, *datasets.channel_statistics(x), epochs=1000)
     batch = next(iter(images))
     model = ResNet(20, seed=0)
     model.compile(

@@ -1,10 +1,8 @@
-"""Trains a CIFAR network in the usual order of layers and with IC layers, some seeds each, and
-compares them.
+"""Trains a CIFAR network as the baseline and with IC layers, some seeds each, and compares them.
 
-    python examples/cifar.py                                        (ResNet-20 on CIFAR-10, 200
-    epochs, one seed: hours without a GPU) python examples/cifar.py --epochs 20 --seeds 3 --data
-    cifar100 python examples/cifar.py --data digits --model small --epochs 10     (seconds, nothing
-    to download)
+    python examples/cifar.py      # ResNet-20 on CIFAR-10, 200 epochs, one seed: hours without a GPU
+    python examples/cifar.py --epochs 20 --seeds 3 --data cifar100
+    python examples/cifar.py --data digits --model small --epochs 10   # seconds, nothing to fetch
 
 Each run has a folder in `--out`, with `record.jsonl` and `model.keras`. A run that was stopped,
 also by kill -9, goes on when the same command is given again, and comes to the same numbers. At the
@@ -18,7 +16,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from keras_ic import experiments
+from keras_ic import training
 
 
 def main(argv=None):
@@ -32,7 +30,7 @@ def main(argv=None):
     parser.add_argument(
         "--model",
         default="resnet20",
-        help="resnetN, vgg16, densenetN, small or a network of keras.applications",
+        help="small, resnetN, vgg16, densenetN or a network of keras.applications",
     )
     parser.add_argument(
         "--rate", type=float, default=0.05, help="probability of the IC layers to drop a value"
@@ -41,7 +39,7 @@ def main(argv=None):
     parser.add_argument("--seeds", type=int, default=1, help="runs of each order")
     parser.add_argument("--out", type=Path, default=Path("runs/cifar"))
     arguments = parser.parse_args(argv)
-    runs = experiments.grid(
+    runs = training.grid(
         data=arguments.data,
         model=arguments.model,
         order=["usual", "ic"],
@@ -49,11 +47,11 @@ def main(argv=None):
         epochs=arguments.epochs,
         seed=range(arguments.seeds),
     )
-    folders = [arguments.out / configuration.name for configuration in runs]
-    for configuration, folder in zip(runs, folders, strict=True):
-        print(configuration.name, flush=True)
-        experiments.run(configuration, folder, arguments.data_dir)
-    experiments.report(folders, arguments.out / "report")
+    folders = [arguments.out / config.name for config in runs]
+    for config, folder in zip(runs, folders, strict=True):
+        print(config.name, flush=True)
+        training.run(config, folder, arguments.data_dir)
+    training.report(folders, arguments.out / "report")
     print((arguments.out / "report" / "table.md").read_text())
 
 

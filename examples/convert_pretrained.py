@@ -28,7 +28,7 @@ import keras
 import numpy as np
 
 import keras_ic
-from keras_ic import data
+from keras_ic.training import datasets
 
 CLASSES = 10
 BATCH = 32
@@ -67,7 +67,7 @@ def images(size):
     """Digits as `(n, size, size, 3)` from 0 to 255, as the networks' own preprocessing expects
     them.
     """
-    (x_train, y_train), (x_test, y_test) = data.digits()
+    (x_train, y_train), (x_test, y_test) = datasets.digits()
     enlarged = [
         keras.ops.image.resize(
             np.repeat(x, 3, axis=-1) * 255.0, (size, size), interpolation="bilinear"

@@ -30,10 +30,10 @@ QUANTIZED_TOLERANCE = 0.1
 
 def trained():
     """A small network in IC form that knows digits."""
-    from keras_ic import data
+    from keras_ic.training import datasets
 
     keras.utils.set_random_seed(0)
-    (x, y), _ = data.digits()
+    (x, y), _ = datasets.digits()
     layers = keras.layers
     model = keras.Sequential(
         [

@@ -13,13 +13,15 @@ import keras
 import pytest
 
 import keras_ic
+from keras_ic import training
+from keras_ic.training.report import table as table_of
 
 ROOT = Path(__file__).parent.parent
 # Pages and packages whose examples train networks at length: the code is the same on every backend,
 # and has tests of its own there.
-TRAINING = {"applications", "experiments", "finetuning", "tuning"}
+TRAINING = {"applications", "finetuning", "training", "tuning"}
 # Packages whose docstrings train networks or search: `make docs` runs them too.
-LONG = {"experiments", "imagenet", "tuning"}
+LONG = {"training", "tuning"}
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 
@@ -82,3 +84,12 @@ def test_every_public_name_is_documented(name):
         text = inspect.getdoc(value)
         assert "```python" in text
         assert ("Args:" in text) == bool(inspect.signature(value).parameters)
+
+
+def test_every_figure_of_a_committed_report_has_its_records():
+    for table in sorted(ROOT.glob("docs/results/**/table.md")):
+        if not (table.parent / "summary.json").exists():  # of a search
+            continue
+        summaries = training.summarize(training.find(table.parent))
+        for line in table_of(summaries).splitlines():
+            assert line in table.read_text(encoding="utf-8").splitlines(), table

@@ -155,7 +155,7 @@ class TrainingConfig:
     classifier_ic: bool = _field(True, "an IC layer before the classifier", checked_bool)
     recalibrate: str = _field(
         "each",
-        "when the moving statistics are re-estimated: before each validation, at the end, or never",
+        "when the moving statistics are re-estimated: never, at the end, or before each validation",
         choices=("off", "end", "each"),
     )
     validation: float = _field(

@@ -40,7 +40,7 @@ class Record:
             validation) and `step_seconds` (the median of the training steps). With more than ten
             classes there are `top5` and `val_top5`; with several replicas `wait_seconds`, the
             part of a step in which it waited for images; of image files `damaged`, how many damaged
-            images were met. Accuracies go from 0 to 1; a loss that was not finite is nan.
+            images were met. Accuracies go from 0 to 1; a loss that is not finite or known is nan.
         recalibrated: Dictionary with `val_loss` and `val_accuracy` after `keras_ic.recalibrate`, or
             None.
     """
@@ -111,7 +111,7 @@ def read(path: Any) -> Record:
                 raise ValueError("out of order")
             if "recalibrated" in content:
                 given = content["recalibrated"]
-                recalibrated = {name: float(given[name]) for name in ("val_loss", "val_accuracy")}
+                recalibrated = {name: _number(given[name]) for name in ("val_loss", "val_accuracy")}
             else:
                 names = [*EPOCH, *(name for name in content if name not in EPOCH)]
                 epochs.append({name: _number(content[name]) for name in names})

@@ -1,6 +1,6 @@
 import pytest
 
-from keras_ic import experiments
+from keras_ic import training
 from tests.scripts import script
 
 
@@ -24,11 +24,11 @@ def test_compares_the_orders_and_goes_on(tmp_path, capsys):
     main(arguments)
     table = (tmp_path / "report" / "table.md").read_text()
     assert (
-        "| usual | 2 |" in table
+        "| conv-bn-relu | 2 |" in table
         and "| relu-ic-conv, rate 0.1 | 2 |" in table
         and table in capsys.readouterr().out
     )
     records = {path: path.read_bytes() for path in tmp_path.glob("*/record.jsonl")}
-    assert len(records) == len(experiments.find(tmp_path)) == 4
+    assert len(records) == len(training.find(tmp_path)) == 4
     main(arguments)
     assert {path: path.read_bytes() for path in tmp_path.glob("*/record.jsonl")} == records
