@@ -20,8 +20,9 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from keras_ic import tuning
 from keras_ic.experiments import Configuration
+
+from keras_ic import tuning
 from keras_ic.tuning.reporting import accuracy
 
 

@@ -128,7 +128,7 @@ class Units:
 
     def before(self, x, name):
         """What the order puts before the weight layer of this name, applied to `x`."""
-        kinds = self.order.before
+        kinds = list(self.order.before)
         if name == "classifier" and not self.classifier_ic:
             kinds = [kind for kind in kinds if kind != "ic"]
         return self._apply(kinds, x, name)

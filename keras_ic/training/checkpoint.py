@@ -71,7 +71,8 @@ class CheckpointCallback(keras.callbacks.Callback):
         self.path = saving.checked_name(path)
         self.every = None if every is None else positive_int("every", every)
         self.stop = stop
-        self.offset, self._metrics = 0, None
+        self.offset = 0
+        self._metrics: list[Any] | None = None
 
     def place(self) -> tuple[int, int]:
         """The epoch and the step in it, both from 0, at which training goes on; `(0, 0)` without a

@@ -148,7 +148,7 @@ def _check_names(runs: list[TrainingConfig]) -> None:
         if config.is_in_memory:
             network(config, SHAPES[config.data], CLASSES[config.data])
         else:
-            network(config, (config.image_size, config.image_size, 3), 10, False)
+            network(config, (config.pixels, config.pixels, 3), 10, False)
 
 
 def _strategy(arguments: argparse.Namespace) -> Any:

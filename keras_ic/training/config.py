@@ -226,7 +226,7 @@ class TrainingConfig:
                         f"`{name}` is for sets that fit into memory ({', '.join(IN_MEMORY)})."
                         f" Received: {name}={getattr(self, name)!r} with data={self.data!r}"
                     )
-            if self.image_size < 32:
+            if self.pixels < 32:
                 raise ValueError(
                     "`image_size` must be an integer of 32 or more for image files. Received:"
                     f" image_size={self.image_size}"
@@ -236,6 +236,12 @@ class TrainingConfig:
     def is_in_memory(self) -> bool:
         """Whether the images are arrays in memory; else they are files."""
         return self.data in IN_MEMORY
+
+    @property
+    def pixels(self) -> int:
+        """The sides of an image of files."""
+        assert self.image_size is not None  # set in `__post_init__` for files
+        return self.image_size
 
     @property
     def scaled_learning_rate(self) -> float:

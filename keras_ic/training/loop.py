@@ -229,8 +229,10 @@ def _fit(model, dataset, workers, folder, checkpoint, place, callbacks, verbose)
 
 def _build_metrics(model: keras.Model, dataset: Dataset) -> None:
     """Keras builds metrics in the first step, which is too late to give them their values."""
-    x = np.zeros((1, *dataset.shape), "float32" if dataset.is_standardized else "uint8")
-    y = np.eye(dataset.classes, dtype="float32")[:1] if dataset.is_one_hot else np.zeros(1, "int64")
+    x: Any = np.zeros((1, *dataset.shape), "float32" if dataset.is_standardized else "uint8")
+    y: Any = (
+        np.eye(dataset.classes, dtype="float32")[:1] if dataset.is_one_hot else np.zeros(1, "int64")
+    )
     model.test_on_batch(x, y)
 
 

@@ -14,7 +14,7 @@ from keras_ic.training.config import TrainingConfig
 from keras_ic.training.rate_schedule import ic_layers, rates_over_depth
 from keras_ic.utils.validation import did_you_mean
 
-FAMILIES = {
+FAMILIES: dict[str, Callable] = {
     r"small": lambda **common: applications.PlainCNN(
         (16, 32, 32), (1, 2, 1), (), flatten=True, name="small", **common
     ),

@@ -160,9 +160,13 @@ def _experiment(config: TrainingConfig) -> tuple:
 
 
 def _baseline(config: TrainingConfig) -> TrainingConfig:
-    return dataclasses.replace(
-        config, **OF_IC, order="conv-bn-relu", dropout=0.0, per_channel=False
-    )
+    values: dict[str, Any] = {
+        **OF_IC,
+        "order": "conv-bn-relu",
+        "dropout": 0.0,
+        "per_channel": False,
+    }
+    return dataclasses.replace(config, **values)
 
 
 def _labels(members: list[TrainingConfig]) -> dict[TrainingConfig, str]:

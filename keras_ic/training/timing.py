@@ -42,7 +42,8 @@ def throughput(
     ```
     """
     steps = positive_int("steps", steps)
-    workers, synthetic = Workers(config, strategy), _Synthetic(config)
+    workers = Workers(config, strategy)
+    synthetic: Any = _Synthetic(config)
     model = workers.model(synthetic, jit_compile)
     times: list[float] = []
 

@@ -54,7 +54,7 @@ class ImageFiles:
                 f" {len(test)}, {', '.join(odd[:3])} in one alone"
             )
         self.classes = len(train)
-        self.shape = (config.image_size, config.image_size, 3)
+        self.shape = (config.pixels, config.pixels, 3)
         self.steps = self.sizes["train"] // config.batch
         if not self.steps:
             raise ValueError(
@@ -74,7 +74,7 @@ class ImageFiles:
             training_images(
                 self.sources["train"],
                 self._batch(shard),
-                self.config.image_size,
+                self.config.pixels,
                 self._part(shard),
                 self.config.seed,
                 start_step,
@@ -90,7 +90,7 @@ class ImageFiles:
             validation_images(
                 self.sources["validation"],
                 self._batch(shard),
-                self.config.image_size,
+                self.config.pixels,
                 self._part(shard),
                 self.damages,
             ),
@@ -109,7 +109,7 @@ class ImageFiles:
         found = training_images(
             self.sources["train"],
             batch,
-            self.config.image_size,
+            self.config.pixels,
             seed=CALIBRATION_SEED,
             damages=self.damages,
             shuffled=batch,
