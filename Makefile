@@ -1,4 +1,5 @@
-# `make demo`, `make check` and `make test` need Python 3.11 or newer and make, nothing else: each makes its environment in .venv first.
+# `make demo`, `make check` and `make test` need Python 3.11 or newer and make, nothing else: each
+# makes its environment in .venv first.
 PYTHON ?= python3
 # Pinned, because torch is gigabytes where it comes with CUDA, and is best fetched once; `make test-torch TORCH=torch` takes the newest.
 TORCH ?= torch==2.13.0
@@ -12,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 COVERED := --cov keras_ic --cov-branch --cov-report=
 # The layer, and some of what is pure Python.
 QUICK := tests/layers tests/kernels tests/utils tests/test_cli.py tests/test_selection.py tests/distribution/test_cluster.py \
-	tests/experiments/test_record.py tests/independence/test_estimators.py tests/tuning/test_space.py
+	tests/training/test_record.py tests/training/test_config.py tests/training/test_arguments.py tests/independence/test_estimators.py tests/tuning/test_space.py
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Much of what JAX compiles is the same in many tests and from run to run.

@@ -16,6 +16,7 @@ from keras_ic.surgery.layer_traits import WEIGHT_LAYERS, inside_time, time_axes
 from keras_ic.surgery.linear_folding import bias_changes
 from keras_ic.surgery.weights import Parts, paired_weights, transfer
 from keras_ic.utils.keras_internals import (
+    copy_decay_exclusions,
     is_read,
     producer_of,
     sublayers,
@@ -32,6 +33,7 @@ def build(edits: Edits) -> keras.Model:
     for old, made in builder.parts.models.values():
         made.dtype_policy = old.dtype_policy
     compile_like(edits.graph.model, new)
+    _exclude_from_weight_decay(edits.graph.model, new, builder.parts)
     _, lost = class_to_build(edits.graph.model)
     if lost:
         old = edits.graph.model
@@ -44,6 +46,22 @@ def build(edits: Edits) -> keras.Model:
             stacklevel=3,
         )
     return new
+
+
+def _exclude_from_weight_decay(old: keras.Model, new: keras.Model, parts: Parts) -> None:
+    """Has the new optimizer leave alone what the given one does, which no configuration says."""
+    if not new.compiled or new.optimizer is None:
+        return
+    layers = [pair for pair in parts.layers.values() if isinstance(pair[0], keras.layers.Layer)]
+    pairs = [pair for given, made in layers for pair in paired_weights(given, made)]
+    lost = copy_decay_exclusions(old.optimizer, new.optimizer, pairs)
+    if lost:
+        warnings.warn(
+            f"{len(lost)} variables that the given optimizer excludes from weight decay have no"
+            " counterpart in the new model; compile it with an optimizer that excludes the new"
+            f" layers' variables. Received: {', '.join(variable.path for variable in lost[:5])}",
+            stacklevel=4,
+        )
 
 
 def check_copies(edits: Edits) -> None:
