@@ -81,8 +81,8 @@ def add(verbs: Any) -> None:
 def train_verb(arguments: argparse.Namespace) -> int:
     """Runs the verb."""
     runs = grid(arguments.preset, **given(arguments))
+    strategy = _strategy(arguments)  # before anything else of TensorFlow
     _check_names(runs)
-    strategy = _strategy(arguments)
     failed = []
     for config in runs:
         folder = pathlib.Path(arguments.out or "runs")

@@ -10,7 +10,7 @@ def test_it_has_torchvisions_number_of_parameters():
     assert count_parameters(ResNetV15(50, "usual", input_shape=(64, 64, 3))) == 25_557_032
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="the depth of 50 is built in the same way")
 def test_the_deeper_one():
     assert count_parameters(ResNetV15(101, "usual", input_shape=(64, 64, 3))) == 44_549_160
 

@@ -75,6 +75,8 @@ def main(job):
             model = distribution.prepare(model)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss, metrics=["accuracy"])
+        if not job["stock"]:
+            model.optimizer.build(model.trainable_variables)
     steps, losses = -(-job["examples"] // job["batch"]), []
     callbacks = [
         keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: losses.append(logs))
@@ -82,7 +84,6 @@ def main(job):
     epoch, step = 0, 0
     if not job["stock"]:
         checkpoint = CheckpointCallback(out / "checkpoint.keras", job["every"])
-        model.optimizer.build(model.trainable_variables)
         epoch, step = checkpoint.restore(model)
         signal.signal(
             signal.SIGTERM, lambda number, frame: setattr(model.distribution, "stop_wanted", True)

@@ -65,7 +65,9 @@ def test_it_learns_and_leaves_a_record(shards, whole):
     assert run(averaged(shards), whole) == record  # again it has nothing to do
 
 
-@pytest.mark.parametrize("step", [pytest.param(4, marks=pytest.mark.slow), 25])
+@pytest.mark.parametrize(
+    "step", [pytest.param(4, marks=pytest.mark.slow(reason="the last epoch is harder")), 25]
+)
 def test_broken_and_resumed_equals_unbroken(shards, tiny, tmp_path, whole, step):
     """Within the first epoch or the last, between two checkpoints; plain `fit`."""
     settings, often = averaged(shards), {"checkpoint_steps": 3, "verbose": 0}
@@ -88,7 +90,7 @@ def test_broken_after_the_last_epoch(shards, tiny, tmp_path, whole, monkeypatch)
     assert_same_run(tmp_path, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="plain `fit` and two workers go on in faster tests")
 @pytest.mark.tensorflow_only
 def test_broken_and_resumed_equals_unbroken_under_mirrored(shards, tiny, tmp_path, strategy):
     """With a moving average of the weights, two parts of each batch, and dropout."""
@@ -202,7 +204,13 @@ class Signalled(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize("step", [3, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "step",
+    [
+        3,
+        pytest.param(6, marks=pytest.mark.slow(reason="a stop within an epoch is the faster test")),
+    ],
+)
 def test_a_signal_stops_after_a_step(shards, tiny, tmp_path, whole, step):
     """Of seven steps an epoch. In the last one, the epoch comes to its end first."""
     with pytest.raises(KeyboardInterrupt):
@@ -212,7 +220,7 @@ def test_a_signal_stops_after_a_step(shards, tiny, tmp_path, whole, step):
     assert_same_run(tmp_path, whole, rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="small sets of made images are learned faster")
 @pytest.mark.skipif(
     not SMALL.is_dir(), reason="imagenet2012 is not in the folder of tensorflow-datasets"
 )

@@ -64,7 +64,7 @@ def test_digits_bad_arguments(arguments, message):
         datasets.digits(**arguments)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a small set is read in faster tests")
 def test_real_cifar100():
     if not is_prepared("cifar100"):
         pytest.skip("CIFAR-100 is not prepared on this machine")
