@@ -1,6 +1,6 @@
 import pytest
 
-from keras_ic.experiments import Configuration, record
+from keras_ic.training import TrainingConfig, record
 from keras_ic.tuning import board
 
 accumulators = pytest.importorskip(
@@ -9,7 +9,7 @@ accumulators = pytest.importorskip(
 
 
 def test_curves_and_hparams_of_every_seed(tmp_path):
-    values = Configuration(epochs=2).to_dict()
+    values = TrainingConfig(epochs=2).to_dict()
     for seed in (0, 1):
         folder = tmp_path / "trials" / "07" / f"seed{seed}"
         head = {

@@ -12,13 +12,13 @@ import time
 
 import pytest
 
-from keras_ic.experiments import Configuration
+from keras_ic.training import TrainingConfig
 from keras_ic.tuning import SearchSpace, description, remote, search, workers
 from keras_ic.tuning.oracles import oracle
 from tests.tuning.test_searching import RECIPE, SPACE, lines, searched
 
 pytestmark = pytest.mark.tensorflow_only  # the images come through tf.data
-SEARCH = description.Search(Configuration(**RECIPE), SPACE, "random", 3, 1, False)
+SEARCH = description.Search(TrainingConfig(**RECIPE), SPACE, "random", 3, 1, False)
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@ import json
 import numpy as np
 import pytest
 
-from keras_ic.experiments import Configuration
+from keras_ic.training import TrainingConfig
 from keras_ic.tuning import SearchSpace, best, description, figures, report, reporting
 
 pytest.importorskip("matplotlib", reason="needs matplotlib")
-RECIPE = Configuration(data="digits", model="small", epochs=3, validation=0.1)
+RECIPE = TrainingConfig(data="digits", model="small", epochs=3, validation=0.1)
 
 
 def write(folder, scores, seeds=2, **others):
@@ -24,7 +24,7 @@ def write(folder, scores, seeds=2, **others):
             "rate": round(0.05 * index, 2),
             "learning_rate": 0.001 * (index + 1),
         }
-        configuration = Configuration(**{**RECIPE.to_dict(), "rate": values["rate"]}).to_dict()
+        configuration = TrainingConfig(**{**RECIPE.to_dict(), "rate": values["rate"]}).to_dict()
         line = {
             "trial": str(index),
             "values": values,
@@ -122,9 +122,9 @@ def test_figures_of_many_trials(tmp_path, monkeypatch):
 
 
 def test_rates_of_the_thirds_of_the_depth():
-    stages = Configuration(rate_depth="stages", rates=(0.1, 0.2, 0.3))
+    stages = TrainingConfig(rate_depth="stages", rates=(0.1, 0.2, 0.3))
     np.testing.assert_allclose(figures._by_part(stages), [0.2, 0.1, 0.2, 0.3], atol=0.01)
-    linear = figures._by_part(Configuration(rate_depth="linear", rates=(0.0, 0.3)))
+    linear = figures._by_part(TrainingConfig(rate_depth="linear", rates=(0.0, 0.3)))
     assert linear[0] == pytest.approx(0.15) and linear[1] < 0.06 < 0.24 < linear[3]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from keras_ic import data, experiments, saving
-from keras_ic.experiments import Configuration, read
+from keras_ic.training import TrainingConfig, read
 from keras_ic.tuning import SearchSpace, best, search, searching, trial
 
 pytestmark = pytest.mark.tensorflow_only  # the images come through tf.data
@@ -23,7 +23,7 @@ SPACE = SearchSpace(rate_schedules="constant")
 KILLED = """
 import os, pathlib, signal, sys
 import keras
-from keras_ic.experiments import Configuration
+from keras_ic.training import TrainingConfig
 from keras_ic.tuning import SearchSpace, search
 from tests.tuning.test_searching import RECIPE, SPACE
 
@@ -32,7 +32,7 @@ class Kill(keras.callbacks.Callback):
         if len(list(pathlib.Path(sys.argv[1]).glob("trials/*"))) == 2 and epoch == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-recipe = Configuration(**RECIPE)
+recipe = TrainingConfig(**RECIPE)
 search(recipe, sys.argv[1], SPACE, tuner="grid", trials=3, callbacks=[Kill()], verbose=0)
 """
 
@@ -40,7 +40,7 @@ search(recipe, sys.argv[1], SPACE, tuner="grid", trials=3, callbacks=[Kill()], v
 def searched(folder, **values):
     recipe = {name: values.pop(name) for name in list(values) if name in RECIPE}
     arguments = {"space": SPACE, "tuner": "random", "trials": 2, "verbose": 0, **values}
-    return search(Configuration(**{**RECIPE, **recipe}), folder, **arguments)
+    return search(TrainingConfig(**{**RECIPE, **recipe}), folder, **arguments)
 
 
 def lines(folder):
@@ -63,13 +63,13 @@ def test_each_tuner(tmp_path, tuner):
     assert found["score"] == max(line["score"] for line in made)
     for line in made:
         run = read(tmp_path / "trials" / line["trial"] / "seed0")
-        assert run.configuration == Configuration(**line["configuration"])
-        assert run.configuration.learning_rate == pytest.approx(line["values"]["learning_rate"])
+        assert run.config == TrainingConfig(**line["configuration"])
+        assert run.config.learning_rate == pytest.approx(line["values"]["learning_rate"])
         assert [run.values("val_accuracy")[-1]] == line["scores"] and line["curve"] == run.values(
             "val_accuracy"
         )
         if line["values"]["rate_depth"] == "linear":
-            assert run.configuration.rates == (
+            assert run.config.rates == (
                 line["values"]["rate_first"],
                 line["values"]["rate_last"],
             )
@@ -137,7 +137,7 @@ def test_hyperband_goes_on_with_what_it_has_trained(tmp_path):
         and first["curve"] == last["curve"][:1]
     )
     through = experiments.run(
-        Configuration(**last["configuration"]), tmp_path / "through", verbose=0
+        TrainingConfig(**last["configuration"]), tmp_path / "through", verbose=0
     )
     assert through.values("val_accuracy") == last["curve"]
 
@@ -145,7 +145,7 @@ def test_hyperband_goes_on_with_what_it_has_trained(tmp_path):
 def test_seeds_of_a_trial(tmp_path):
     found = searched(tmp_path, trials=1, seeds=2, epochs=1)
     runs = [read(tmp_path / "trials" / "0" / f"seed{seed}") for seed in (0, 1)]
-    assert [run.configuration.seed for run in runs] == [0, 1]
+    assert [run.config.seed for run in runs] == [0, 1]
     assert found["scores"] == [run.values("val_accuracy")[-1] for run in runs] and found[
         "score"
     ] == pytest.approx(np.mean(found["scores"]))
@@ -182,7 +182,7 @@ def test_a_learning_rate_at_which_every_trial_diverges(tmp_path):
         ),
     ):
         search(
-            Configuration(**{**RECIPE, "optimizer": "sgd", "weight_decay": 10}),
+            TrainingConfig(**{**RECIPE, "optimizer": "sgd", "weight_decay": 10}),
             tmp_path,
             space,
             "random",
@@ -307,7 +307,7 @@ def test_bad_arguments(tmp_path, values, message):
 
 
 def test_what_a_recipe_has_for_ic_layers_outlives_the_usual_order(tmp_path):
-    recipe = Configuration(**RECIPE, keep_batch_norm=True, ic_layers="convolutions")
+    recipe = TrainingConfig(**RECIPE, keep_batch_norm=True, ic_layers="convolutions")
     what = searching.Search(recipe, SearchSpace(orders=("usual", "ic")), "random", 2, 1, False)
     searching.description.claim(tmp_path, what)
     searching.description.claim(tmp_path, what)
@@ -325,7 +325,7 @@ def test_what_a_recipe_has_for_ic_layers_outlives_the_usual_order(tmp_path):
 def test_other_folders_are_refused_and_stay_as_they_are(tmp_path):
     folder = tmp_path / "search"
     searching.description.claim(
-        folder, searching.Search(Configuration(**RECIPE), SPACE, "random", 2, 1, False)
+        folder, searching.Search(TrainingConfig(**RECIPE), SPACE, "random", 2, 1, False)
     )
     before = (folder / "search.json").read_bytes()
     for values, message in (

@@ -1,7 +1,7 @@
 import keras_tuner
 import pytest
 
-from keras_ic.experiments import Configuration
+from keras_ic.training import TrainingConfig
 from keras_ic.tuning import SearchSpace
 
 EVERYTHING = SearchSpace(
@@ -35,7 +35,7 @@ def test_what_a_trial_has_no_use_for_is_absent():
             set(values)
             == {"order", "learning_rate", "schedule", "rate_depth", "rate_schedule"} | of_depth
         )
-        assert Configuration(**chosen).order == "conv-relu-ic"
+        assert TrainingConfig(**chosen).order == "conv-relu-ic"
 
 
 def test_what_is_chosen_is_what_is_run():
@@ -48,7 +48,7 @@ def test_what_is_chosen_is_what_is_run():
         rate_schedule="anneal",
         schedule="cosine",
     )
-    made = Configuration(**chosen)
+    made = TrainingConfig(**chosen)
     assert (made.rate_depth, made.rates, made.rate_schedule, made.schedule) == (
         "stages",
         (0, 0.075, 0.3),
@@ -63,7 +63,7 @@ def test_what_is_chosen_is_what_is_run():
 )
 def test_the_rate_takes_the_place_of_the_recipes(given):
     _, chosen = values_of(SearchSpace(rate=0.2, depths="uniform"))
-    made = Configuration(**{**Configuration(**given).to_dict(), **chosen})
+    made = TrainingConfig(**{**TrainingConfig(**given).to_dict(), **chosen})
     assert (made.rate, made.rate_depth, made.rates) == (0.2, "uniform", None)
 
 
@@ -77,7 +77,7 @@ def test_where_one_value_is_possible_there_is_nothing_to_choose():
     )
     values, chosen = values_of(space)
     assert values == {}
-    made = Configuration(**chosen)
+    made = TrainingConfig(**chosen)
     assert (made.rates, made.rate_schedule, made.learning_rate, made.schedule) == (
         (0.1, 0.1),
         "grow",
