@@ -10,7 +10,7 @@ from typing import Any
 from keras_ic.tuning.worker import RENEW
 from keras_ic.utils.exit_codes import ExitCode
 
-LOGS = "log"
+LOGS, WORKER = "log", "keras_ic.tuning.worker"
 STARTS = 3  # in a row, that a signal has ended before a word to the chief
 # TensorFlow keeps a part of every compiled training, some 10 MB of a small network
 # (keras-tuner#873). A new process has none of it.
@@ -65,7 +65,7 @@ class Workers:
         command = [
             sys.executable,
             "-m",
-            "keras_ic.tuning.worker",
+            WORKER,
             str(self.folder),
             str(TRIALS_OF_A_PROCESS),
         ]
