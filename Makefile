@@ -19,7 +19,7 @@ $(VENV)/demo: setup.cfg pyproject.toml
 	touch $@
 
 $(VENV)/test: $(VENV)/demo
-	$(BIN)/python -m pip install --quiet --editable '.[jax,data,plot,tune,optuna,docs,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[jax,data,plot,tune,docs,test]'
 	touch $@
 
 $(VENV)/torch: $(VENV)/test

@@ -40,6 +40,9 @@ class KeptOracle(keras_tuner.Oracle):
         **kwargs: Arguments of the oracle of Keras Tuner.
     """
 
+    ongoing_trials: dict[str, Any]  # by worker
+    _retry_queue: list[str]
+
     def __init__(self, folder: pathlib.Path, trials: int, **kwargs):
         super().__init__(max_consecutive_failed_trials=2**31, **kwargs)
         self.folder, self.max_trials, self.verbose = folder, trials, 0

@@ -267,7 +267,8 @@ class LeaseKeeper(keras.callbacks.Callback):
     def __init__(self, queue: Any, worker: str, task: Task, every: float = LEASE / 12):
         super().__init__()
         self.queue, self.worker, self.task, self.every = queue, worker, task, every
-        self.done, self.problem = threading.Event(), None
+        self.done = threading.Event()
+        self.problem: ConnectionError | None = None
         self.heard = time.monotonic()
 
     def __enter__(self):

@@ -126,8 +126,7 @@ def search(
     folder, found = pathlib.Path(out), remote.role()
     if found is not None and "chief" not in found[0]:
         description.check(folder, what)
-        queue = remote.RemoteQueue(found[1], folder)
-        work(queue, found[0], what, folder, data_dir, callbacks)
+        work(remote.RemoteQueue(found[1], folder), found[0], what, folder, data_dir, callbacks)
         return {}
     with folder_lock(folder):
         is_concluded = (folder / best.NAME).exists()

@@ -177,12 +177,11 @@ def _train(configuration, folder, epochs, others, data_dir, callbacks, verbose) 
         rule.curve = before.values("val_accuracy")
         if not before.is_finished and (folder / CHECKPOINT).exists() and rule.is_met():
             return before
-    try:
-        return training.run(
+    with contextlib.suppress(_EnoughError):
+        training.run(
             configuration, folder, data_dir=data_dir, callbacks=[rule, *callbacks], verbose=verbose
         )
-    except _EnoughError:
-        return training.read(folder)
+    return training.read(folder)
 
 
 class _EnoughError(Exception):
