@@ -25,7 +25,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 # One command, so that pip resolves all requirements at once, and a new pip, since that of an old Python may not find the solution.
 $(VENV)/demo: EXTRAS := data,plot
-$(VENV)/test: EXTRAS := jax,data,plot,tune,optuna,docs,test
+$(VENV)/test: EXTRAS := jax,data,plot,tune,docs,test
 $(VENV)/demo $(VENV)/test: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip

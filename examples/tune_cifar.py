@@ -1,11 +1,12 @@
-"""Searches the dropout rates of an IC network, then the learning rate of the same network in the
-usual order, and compares the two that were found.
+"""Searches the dropout rates of an IC network, then the learning rate of its baseline, and compares
+the two that were found.
 
-    python examples/tune_cifar.py                                        (ResNet-20 on CIFAR-10, 20
-    epochs a run: days without a GPU) python examples/tune_cifar.py --train-size 10000 --epochs 10
-    --trials 12 --model small                  (an hour or two without one) python
-    examples/tune_cifar.py --data digits --model small --epochs 5 --trials 6 --seeds 2     (a minute
-    or two, nothing to download)
+    python examples/tune_cifar.py
+    python examples/tune_cifar.py --train-size 10000 --epochs 10 --trials 12 --model small
+    python examples/tune_cifar.py --data digits --model small --epochs 5 --trials 6 --seeds 2
+
+The first is ResNet-20 on CIFAR-10, 20 epochs a run: days without a GPU. The second takes an hour or
+two without one, the third a minute or two, with nothing to download.
 
 Both searches get the same number of trials, of seeds for each and of epochs, and are judged on a
 tenth of the training images; the test set is read once, at the end, for the best of each. A search
@@ -20,9 +21,8 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from keras_ic.experiments import Configuration
-
 from keras_ic import tuning
+from keras_ic.training import TrainingConfig
 from keras_ic.tuning.reporting import accuracy
 
 
@@ -46,14 +46,14 @@ def main(argv=None):
     parser.add_argument("--trials", type=int, default=20, help="of each search")
     parser.add_argument("--seeds", type=int, default=2, help="runs of each trial")
     parser.add_argument(
-        "--tuner", choices=["random", "bayesian", "hyperband", "grid", "optuna"], default="bayesian"
+        "--tuner", choices=["random", "bayesian", "hyperband", "grid"], default="bayesian"
     )
     parser.add_argument(
         "--workers", type=int, default=1, help="processes beside this one that share the trials"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/tune_cifar"))
     arguments = parser.parse_args(argv)
-    recipe = Configuration(
+    recipe = TrainingConfig(
         data=arguments.data,
         model=arguments.model,
         train_size=arguments.train_size,
@@ -62,7 +62,7 @@ def main(argv=None):
         validation=0.1,
     )
     found = {}
-    for order in ("usual", "ic"):
+    for order in ("conv-bn-relu", "relu-ic-conv"):
         print(f"{order} into {arguments.out / order}", flush=True)
         found[order] = tuning.search(
             recipe,

@@ -18,8 +18,10 @@ from keras_ic.training.datasets.in_memory import TEST_BATCH, images
 from keras_ic.training.loop import CHECKPOINT, FINAL
 from keras_ic.tuning.description import Search
 from keras_ic.tuning.trial import folder_of
+from keras_ic.utils.json_files import checking_content, read_json
 
 MODEL, NAME = "best.keras", "best.json"
+ADVICE = "restore it from a copy, or delete it, and the same command makes it again"
 
 
 def best(results: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -49,7 +51,7 @@ def conclude(
     """
     path = folder / NAME
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_best(folder)
     found = best(results)
     if found is None:
         last = next(
@@ -62,11 +64,24 @@ def conclude(
     models = models_of(folder, found["trial"])
     with saving.replacing(folder / MODEL) as new:
         shutil.copyfile(models[0], new)
-    accuracies = _test_accuracies(configuration, models, data_dir)
-    command = command_line(dataclasses.replace(configuration, validation=0.0))
-    made = {**found, "test_accuracies": accuracies, "command": command}
+    made = {
+        **found,
+        "command": command_line(dataclasses.replace(configuration, validation=0.0)),
+    }
+    if configuration.is_in_memory:  # image files have no third set
+        made["test_accuracies"] = _test_accuracies(configuration, models, data_dir)
     with saving.replacing(path) as new:
         new.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    return made
+
+
+def read_best(folder: pathlib.Path) -> dict[str, Any]:
+    """What `best.json` holds."""
+    path = folder / NAME
+    made = read_json(path, ("trial", "values", "score", "command"), ADVICE)
+    with checking_content(path, advice=ADVICE):
+        TrainingConfig(**made["configuration"])
+        [float(each) for each in made.get("test_accuracies", [])]
     return made
 
 

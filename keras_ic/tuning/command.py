@@ -7,7 +7,8 @@ import sys
 
 from keras_ic.applications.orders import ALIASES, ORDERS
 from keras_ic.training.arguments import add_fields, given
-from keras_ic.training.config import RATE_SCHEDULES, SCHEDULES, TrainingConfig
+from keras_ic.training.config import IN_MEMORY, RATE_SCHEDULES, SCHEDULES, TrainingConfig
+from keras_ic.training.presets import preset_of
 from keras_ic.training.stopping import stopped_by_signals
 from keras_ic.tuning.description import TUNERS, Search
 from keras_ic.tuning.space import DEPTHS, SearchSpace
@@ -27,6 +28,7 @@ SHARED = (
     "weight_decay",
     "decoupled_weight_decay",
     "label_smoothing",
+    "linear_scaling",
     "warmup_epochs",
     "ema",
     "momentum",
@@ -67,7 +69,7 @@ def add(verbs) -> None:
     tune.add_argument(
         "--prune",
         action="store_true",
-        help="stop a trial whose best epoch is below the median of the others' means so far",
+        help="stop a trial whose best epoch is below the median of the means of the others so far",
     )
     tune.add_argument(
         "--workers",
@@ -132,7 +134,7 @@ def add(verbs) -> None:
 
 def _tune(arguments: argparse.Namespace) -> int:
     from keras_ic.tuning.reporting import TABLE
-    from keras_ic.tuning.searching import check_networks, search
+    from keras_ic.tuning.searching import prepare, search
 
     fields = (
         "orders",
@@ -146,7 +148,10 @@ def _tune(arguments: argparse.Namespace) -> int:
     )
     space = SearchSpace(**{name: getattr(arguments, name) for name in fields})
     shared = {name: value for name, value in given(arguments).items() if name in SHARED}
-    configuration = TrainingConfig(**{"validation": VALIDATION, **shared})
+    data = shared.pop("data", TrainingConfig.data)
+    if data in IN_MEMORY:
+        shared = {"validation": VALIDATION, **shared}
+    configuration = preset_of(data, **shared)
     options = {
         name: getattr(arguments, name)
         for name in ("tuner", "trials", "seeds", "prune", "workers", "data_dir")
@@ -160,8 +165,7 @@ def _tune(arguments: argparse.Namespace) -> int:
             arguments.seeds,
             arguments.prune,
         )
-        check_networks(what)
-        print(f"{arguments.out}: {json.dumps(what.to_dict())}")
+        print(f"{arguments.out}: {json.dumps(prepare(what, arguments.data_dir).to_dict())}")
         return 0
     with stopped_by_signals():
         try:

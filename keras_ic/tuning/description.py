@@ -10,10 +10,15 @@ from keras_ic.applications.orders import ORDERS
 from keras_ic.training.config import TrainingConfig
 from keras_ic.training.record import check_same
 from keras_ic.tuning.space import SearchSpace
-from keras_ic.utils.validation import checked_bool, checked_choice, checked_int
+from keras_ic.utils import folder_lock
+from keras_ic.utils.json_files import checking_content, read_json
+from keras_ic.utils.lazy_imports import keras_tuner
+from keras_ic.utils.validation import checked_bool, checked_choice, positive_int
 
 NAME = "search.json"
-TUNERS = ("random", "bayesian", "hyperband", "grid", "optuna")
+TUNERS = ("random", "bayesian", "hyperband", "grid")
+OWN = (folder_lock.NAME, "log")  # what a search has in its folder before its description
+ADVICE = "restore it from a copy, or choose another folder"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +49,11 @@ class Search:
                 "`learning_rate` of the space must be one or two numbers above 0. Received:"
                 " learning_rate=None"
             )
-        # An IC order where there is one, since the usual order takes from a recipe what is about IC
-        # layers.
+        # An IC order where there is one: the others take from a recipe what is about IC layers.
         object.__setattr__(
             self, "recipe", dataclasses.replace(self.recipe, order=_order(self.space))
         )
-        if not self.recipe.validation:
+        if self.recipe.is_in_memory and not self.recipe.validation:
             raise ValueError(
                 "`validation` must leave out a share of the training images, for the trials to be"
                 " judged on; the test set is read once, at the end. Received:"
@@ -57,15 +61,19 @@ class Search:
             )
         checked_choice("tuner", self.tuner, TUNERS)
         for name in ("trials", "seeds"):
-            checked_int(name, getattr(self, name), "an integer above 0", lambda value: value > 0)
+            positive_int(name, getattr(self, name))
         if checked_bool("prune", self.prune) and self.tuner == "hyperband":
             raise ValueError(
                 "`prune` is for the other tuners; Hyperband stops poor trials itself. Received:"
                 " prune=True with tuner='hyperband'"
             )
 
-    def configuration(self, hp: Any) -> TrainingConfig:
-        """The configuration of a trial, with the seed of its first run."""
+    def configuration(self, values: dict[str, Any]) -> TrainingConfig:
+        """The configuration of a trial by the values of its hyperparameters, with the seed of its
+        first run.
+        """
+        hp = keras_tuner.HyperParameters()
+        hp.values = dict(values)
         return TrainingConfig(**{**self.recipe.to_dict(), **self.space.choose(hp)})
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,26 +97,16 @@ class Search:
 def read(folder: pathlib.Path) -> Search:
     """The search of a folder."""
     path = folder / NAME
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        space = SearchSpace(**values["space"])
-        return Search(
-            **{
-                **values,
-                "recipe": TrainingConfig(**values["recipe"], order=_order(space)),
-                "space": space,
-            }
-        )
-    except FileNotFoundError:
+    if not path.exists():
         raise ValueError(
             f"There is no search here; give the folder that holds a {NAME}. Received:"
             f" {str(folder)!r}"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        what = f"The description of this search is damaged ({type(error).__name__}: {error})"
-        raise ValueError(
-            f"{what}; restore it from a copy, or choose another folder. Received: {str(path)!r}"
-        ) from None
+        )
+    values = read_json(path, ("recipe", "space"), ADVICE)
+    with checking_content(path, advice=ADVICE):
+        space = SearchSpace(**values["space"])
+        recipe = TrainingConfig(**values["recipe"], order=_order(space))
+        return Search(**{**values, "recipe": recipe, "space": space})
 
 
 def _order(space: SearchSpace) -> str:
@@ -124,13 +122,9 @@ def check(folder: pathlib.Path, search: Search) -> None:
 
 
 def claim(folder: pathlib.Path, search: Search, is_concluded: bool = False) -> None:
-    """Makes the folder that of this search, or finds that it is; with another number of trials,
-    too, as long as it is not concluded.
+    """Makes a folder that this process has locked that of this search, or finds that it is; with
+    another number of trials, too, as long as it is not concluded.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(
-            f"The folder of a search must be a folder; choose another. Received: {str(folder)!r}"
-        )
     if (folder / NAME).exists():
         was, now = _flat(read(folder).to_dict()), _flat(search.to_dict())
         if [name for name in now if was.get(name) != now[name]] != ["trials"]:
@@ -147,12 +141,11 @@ def claim(folder: pathlib.Path, search: Search, is_concluded: bool = False) -> N
         else:
             _write(folder, search)
         return
-    if folder.exists() and any(path.name != "log" for path in folder.iterdir()):
+    if folder.exists() and any(path.name not in OWN for path in folder.iterdir()):
         raise ValueError(
             "This folder holds other files, but no search; choose another folder. Received:"
             f" {str(folder)!r}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     _write(folder, search)
 
 

@@ -1,4 +1,4 @@
-"""The figures of a search: rates against accuracy with the trend, and parallel coordinates."""
+"""The figure of a search: rates against accuracy, with the trend."""
 
 import pathlib
 from typing import Any
@@ -12,7 +12,6 @@ from keras_ic.utils.lazy_imports import needed
 
 DEPTHS = 30  # in which a network is cut to say what its rates are in a third of its depth
 RESAMPLES = 500
-ABSENT = -0.15  # the height of what a trial does not have
 PARTS = ("all IC layers", "first third of the depth", "second third", "last third")
 
 
@@ -29,7 +28,7 @@ def draw_rates(results: list[dict[str, Any]], path: pathlib.Path) -> None:
         for configuration, result in trials
         if ORDERS[configuration.order].has_ic
     ]
-    usual = [
+    baselines = [
         100 * result["score"]
         for configuration, result in trials
         if not ORDERS[configuration.order].has_ic and result["status"] == "COMPLETED"
@@ -77,13 +76,13 @@ def draw_rates(results: list[dict[str, Any]], path: pathlib.Path) -> None:
                 by_part[whole, index],
                 100 * np.array([shown[number][1]["score"] for number in whole]),
             )
-            for score in usual:
+            for score in baselines:
                 one.axhline(
                     score,
                     color="black",
                     alpha=0.3,
                     linewidth=0.8,
-                    label="usual order" if score == usual[0] else None,
+                    label="order without IC layers" if score == baselines[0] else None,
                 )
             one.set(xlabel=f"mean rate, {part}")
         low, high = (
@@ -121,65 +120,6 @@ def _draw_trend(axes: Any, x: np.ndarray, y: np.ndarray) -> None:
     axes.fill_between(
         grid, *np.percentile(curves, [5, 95], axis=0), color="tab:red", alpha=0.12, linewidth=0
     )
-
-
-def draw_coordinates(results: list[dict[str, Any]], path: pathlib.Path) -> None:
-    """A line a trial through an axis for each hyperparameter, below it where the trial has none;
-    coloured by the accuracy, the best on top.
-    """
-    names = list(dict.fromkeys(name for result in results for name in result["values"]))
-    columns = [[result["values"].get(name) for result in results] for name in names]
-    scores = 100 * np.array([result["score"] for result in results])
-    places = [*(_places(column) for column in columns), _places(scores.tolist())]
-    colours = places[-1][0]
-    with _canvas(1, (max(2 * len(places), 7), 4.6)) as (pyplot, canvas, axes):
-        (one,) = axes
-        palette = pyplot.get_cmap("viridis")
-        for number in np.argsort(scores):
-            heights = [
-                ABSENT if height is None else height
-                for height in (place[0][number] for place in places)
-            ]
-            one.plot(
-                range(len(places)),
-                heights,
-                color=palette(colours[number]),
-                marker=".",
-                linewidth=1.2,
-                alpha=0.8,
-            )
-        for index, (_, ticks) in enumerate(places):
-            one.vlines(index, 0, 1, color="grey", linewidth=0.6)
-            if None in places[index][0]:
-                one.text(index, ABSENT, " none", fontsize=7, va="center")
-            for height, label in ticks:
-                one.text(index, height, f" {label}", fontsize=7, va="center")
-        one.set(xlim=(-0.2, len(places) - 0.75), yticks=[])
-        one.spines[["left", "bottom"]].set_visible(False)
-        one.set_xticks(
-            range(len(places)), [*(name.replace("_", " ") for name in names), "accuracy, %"]
-        )
-        canvas.savefig(path, dpi=130)
-        pyplot.close(canvas)
-
-
-def _places(values: list[Any]) -> tuple[list[float | None], list[tuple[float, str]]]:
-    """Heights from 0 to 1, None for absent values, and the ticks."""
-    present = [value for value in values if value is not None]
-    if isinstance(present[0], str):
-        kinds = sorted(set(present))
-        heights = {kind: index / max(len(kinds) - 1, 1) for index, kind in enumerate(kinds)}
-        return [None if value is None else heights[value] for value in values], [
-            (height, kind) for kind, height in heights.items()
-        ]
-    low, high = min(present), max(present)
-    logarithmic = low > 0 and high / low > 5
-    scaled = np.log if logarithmic else np.asarray
-    span = float(scaled(high) - scaled(low)) or 1.0
-    ticks = [(0.0, f"{low:.3g}"), *([(1.0, f"{high:.3g}")] if high > low else [])]
-    return [
-        None if value is None else float(scaled(value) - scaled(low)) / span for value in values
-    ], ticks
 
 
 class _canvas:

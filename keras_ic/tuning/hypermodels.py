@@ -3,6 +3,7 @@
 """
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,17 +16,15 @@ from keras_ic.training.networks import network
 from keras_ic.training.optimizers import learning_rate, optimizer
 from keras_ic.training.rate_schedule import RateSchedule, ic_layers, rates_over_depth
 from keras_ic.tuning.space import SearchSpace
-from keras_ic.utils.lazy_imports import needed
-from keras_ic.utils.validation import checked_int
-
-keras_tuner: Any = needed("keras_tuner", "keras-tuner", "tune")
+from keras_ic.utils.lazy_imports import keras_tuner
+from keras_ic.utils.validation import positive_int
 
 
 class _Searched(keras_tuner.HyperModel):
     """A hypermodel whose hyperparameters are those of a search space.
 
-    Every IC layer gets its rate by `rates`, and while a model is fitted, a callback sets the rates
-    of the epoch.
+    Every IC layer gets its rate by `rates_over_depth`, and while a model is fitted, a callback sets
+    the rates of the epoch.
     """
 
     def __init__(self, space: SearchSpace | None, steps: int | None):
@@ -33,37 +32,49 @@ class _Searched(keras_tuner.HyperModel):
         self.space = SearchSpace() if space is None else space
         if not isinstance(self.space, SearchSpace):
             raise ValueError(f"`space` must be a `SearchSpace` or None. Received: space={space!r}")
-        self.steps = (
-            None
-            if steps is None
-            else checked_int("steps", steps, "None or an integer above 0", lambda value: value > 0)
-        )
-        if steps is None and self.space.schedules != ("constant",):
-            raise ValueError(
-                "A learning rate that decays needs the length of a training: give `steps`, or a"
-                ' space with schedules=("constant",). Received: steps=None with'
-                f" schedules={self.space.schedules!r}"
-            )
-
-    def configuration(self, hp, **values) -> TrainingConfig:
-        """The configuration that the hyperparameters choose."""
-        return TrainingConfig(**{**values, **self.space.choose(hp)})
-
-    def declare_hyperparameters(self, hp):
-        """Declares all hyperparameters, inactive conditions' too, before a model is built."""
-        self.space.choose(hp)
+        self.steps = None if steps is None else positive_int("steps", steps)
 
     def fit(self, hp, model, *args, **kwargs):
-        """Fits a model as Keras Tuner does, with the rates on their schedule over `epochs`."""
-        configuration = self.configuration(hp, epochs=kwargs.get("epochs", 1))
-        if configuration.rate_schedule != "constant":
-            callback = RateSchedule(
-                configuration.rate_schedule,
-                configuration.epochs,
-                rates_over_depth(configuration, len(ic_layers(model))),
-            )
+        """Fits a model as Keras Tuner does, with the rates on their schedule over `epochs`, and the
+        learning rate on its own.
+        """
+        layers, epochs = ic_layers(model), kwargs.get("epochs", 1)
+        # Of a copy, since nothing is declared here that `build` has not declared.
+        chosen = self.space.for_layers(len(layers)).choose(hp.copy())
+        config = TrainingConfig(**{**chosen, "epochs": epochs})
+        if layers and config.rate_schedule != "constant":
+            rates = rates_over_depth(config, len(layers))
+            callback = RateSchedule(config.rate_schedule, epochs, rates)
             kwargs["callbacks"] = [callback, *kwargs.get("callbacks", [])]
+        if self.steps is None and "learning_rate" in chosen and config.schedule != "constant":
+            steps = epochs * _steps_of_an_epoch(*args, **kwargs)
+            model.optimizer.learning_rate = learning_rate(config, steps)
         return model.fit(*args, **kwargs)
+
+
+def _steps_of_an_epoch(
+    x: Any = None,
+    y: Any = None,
+    batch_size: int | None = None,
+    *rest: Any,
+    validation_split: float | None = None,
+    steps_per_epoch: int | None = None,
+    **others: Any,
+) -> int:
+    """The steps of an epoch of `fit` with these arguments."""
+    if steps_per_epoch is not None:
+        return steps_per_epoch
+    arrays = [value for value in keras.tree.flatten(x) if len(getattr(value, "shape", ()))]
+    if arrays:
+        examples = math.floor(arrays[0].shape[0] * (1 - (validation_split or 0)))
+        return math.ceil(examples / (batch_size or 32))
+    try:
+        return len(x)
+    except (TypeError, NotImplementedError):
+        raise ValueError(
+            "The length of these data is not known, over which the learning rate decays; give"
+            f" `steps` to the hypermodel. Received: x={x!r}"
+        ) from None
 
 
 class ICResNetHyperModel(_Searched):
@@ -78,7 +89,8 @@ class ICResNetHyperModel(_Searched):
         depth: Integer, as of `keras_ic.applications.ResNet`. Defaults to `20`.
         space: A `SearchSpace`. Defaults to `None`: the default one.
         steps: Integer above 0, the steps of a whole training, over which the learning rate decays.
-            Defaults to `None`, for a space whose one schedule is `"constant"`.
+            Defaults to `None`: `epochs` of `fit` times the steps of an epoch, which Hyperband makes
+            those of a part of the training.
         classes: Integer, the number of classes. Defaults to `10`.
         input_shape: Tuple `(height, width, channels)`. Defaults to `(32, 32, 3)`.
         **recipe: Further arguments of `keras_ic.training.TrainingConfig`, such as `optimizer`,
@@ -117,19 +129,27 @@ class ICResNetHyperModel(_Searched):
             )
         self.recipe = {"model": f"resnet{depth}", **recipe}
         self.classes, self.input_shape = classes, input_shape
-        hp = keras_tuner.HyperParameters()
-        # So that a bad argument is told at once.
-        network(self.configuration(hp, **self.recipe), input_shape, classes)
+        counts = []
+        for order in self.space.orders:  # so that a bad argument is told at once
+            values = {**self.space.choose(keras_tuner.HyperParameters()), "order": order}
+            counts.append(len(ic_layers(self._network(values))))
+        layers = min((count for count in counts if count), default=0)
+        self.space = self.space.for_layers(layers)
 
     def build(self, hp):
         """A compiled model."""
-        configuration = self.configuration(hp, **self.recipe)
-        model = network(configuration, self.input_shape, self.classes)
+        chosen = self.space.choose(hp)
+        model = self._network(chosen)
+        made = optimizer(TrainingConfig(**{**self.recipe, **chosen}), self.steps or 1, model)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(optimizer(configuration, self.steps or 1, model), loss, metrics=["accuracy"])
+        model.compile(made, loss, metrics=["accuracy"])
         # So that Hyperband takes it up where it was.
         model.optimizer.build(model.trainable_variables)
         return model
+
+    def _network(self, chosen: dict[str, Any]) -> keras.Model:
+        config = TrainingConfig(**{**self.recipe, **chosen})
+        return network(config, self.input_shape, self.classes)
 
 
 class ICHyperModel(_Searched):
@@ -137,24 +157,27 @@ class ICHyperModel(_Searched):
     and the decay of it.
 
     Each trial rewrites the model anew by `keras_ic.rewrite`, which leaves the given one as it is.
+    What sets none of its IC layers is not searched; see `SearchSpace.for_layers`.
     With `"conv-bn-relu"` among the orders of the space, the model as it is given is a candidate
     too.
 
     Args:
         model_or_builder: A Sequential or Functional model, compiled unless the space's
             `learning_rate` is None; or a function that returns one, of Keras Tuner's `hp` or of no
-            argument that it must be given. A model that is given, and not built by a function,
+            argument that it must be given. It may ask for hyperparameters of other names than those
+            of the space. A model that is given, and not built by a function,
             starts each trial with new weights or its own as `weights` in `policy` says.
         space: A `SearchSpace`, with the orders `"relu-ic-conv"` and `"conv-bn-relu"` at most.
             Defaults to `None`: the default one.
         steps: Integer above 0, the steps of a whole training, over which the learning rate decays.
-            Defaults to `None`, for a space whose one schedule is `"constant"`.
+            Defaults to `None`: `epochs` of `fit` times the steps of an epoch, which Hyperband makes
+            those of a part of the training.
         **policy: Arguments of `keras_ic.rewrite` other than `rate`, such as `weights="copy"`.
 
     Raises:
         ValueError: For an argument that the above excludes, a model without weight layers, and one
             that is not compiled though its learning rate is to be searched; those of a function's
-            model when it is built.
+            model, and hyperparameters of the function whose names the space has, when it is built.
         ImportError: If Keras Tuner is not installed.
 
     Example:
@@ -209,40 +232,55 @@ class ICHyperModel(_Searched):
         """The rewritten model, compiled as the given one is, with the learning rate that the
         hyperparameters choose.
         """
-        usual, configuration = self._given(hp), self.configuration(hp)
-        if configuration.order == "conv-bn-relu":
-            model = usual
-            if isinstance(self.model_or_builder, keras.Model):
-                model = keras.models.clone_model(usual)
-                if self.policy.get("weights", "fresh") != "fresh":
-                    model.set_weights(usual.get_weights())
-                compile_like(usual, model)
+        given, theirs = self._given(hp)
+        rewritten = surgery.rewrite(given, **self.policy)
+        layers = ic_layers(rewritten)
+        ours = keras_tuner.HyperParameters()
+        space = self.space.for_layers(len(layers))
+        space.choose(ours)
+        _check_names(theirs, {each.name for each in ours.space})
+        chosen = space.choose(hp)
+        config = TrainingConfig(**chosen)
+        model = rewritten
+        if config.order == "conv-bn-relu":
+            model = self._baseline(given)
         else:
-            model = surgery.rewrite(usual, configuration.rate, **self.policy)
-            for layer, rate in zip(
-                ic_layers(model),
-                rates_over_depth(configuration, len(ic_layers(model))),
-                strict=True,
-            ):
+            for layer, rate in zip(layers, rates_over_depth(config, len(layers)), strict=True):
                 layer.rate = rate
         if self.space.learning_rate is not None:
-            _set_learning_rate(model.optimizer, learning_rate(configuration, self.steps or 1))
+            _set_learning_rate(model.optimizer, learning_rate(config, self.steps or 1))
         return model
 
-    def _given(self, hp) -> keras.Model:
+    def _given(self, hp) -> tuple[keras.Model, set[str]]:
+        """The model to rewrite, and the names of the hyperparameters that its builder asks for."""
         if isinstance(self.model_or_builder, keras.Model):
-            return self.model_or_builder
-        needs_hp = any(
-            parameter.default is parameter.empty
-            for parameter in inspect.signature(self.model_or_builder).parameters.values()
-        )
-        model = self.model_or_builder(hp) if needs_hp else self.model_or_builder()
+            return self.model_or_builder, set()
+        parameters = inspect.signature(self.model_or_builder).parameters.values()
+        own = keras_tuner.HyperParameters()
+        own.values = hp.values  # the same dictionary, so that new ones get their defaults in both
+        if any(parameter.default is parameter.empty for parameter in parameters):
+            model = self.model_or_builder(own)
+        else:
+            model = self.model_or_builder()
+        hp.merge(own)
+        hp.active_scopes += own.active_scopes
+        hp.inactive_scopes += own.inactive_scopes
         if not isinstance(model, keras.Model):
             raise ValueError(
                 f"The function must return a Keras model. Received: {model!r} (of type"
                 f" {type(model).__name__})"
             )
         self._check(model)
+        return model, {each.name for each in own.space}
+
+    def _baseline(self, given: keras.Model) -> keras.Model:
+        """The model as it is given, which is copied unless it was built for this trial."""
+        if not isinstance(self.model_or_builder, keras.Model):
+            return given
+        model = keras.models.clone_model(given)
+        if self.policy.get("weights", "fresh") != "fresh":
+            model.set_weights(given.get_weights())
+        compile_like(given, model)
         return model
 
     def _check(self, model: keras.Model) -> None:
@@ -252,6 +290,15 @@ class ICHyperModel(_Searched):
                 f" give a space with learning_rate=None. Received: model {model.name!r}, not"
                 " compiled"
             )
+
+
+def _check_names(theirs: set[str], ours: set[str]) -> None:
+    if theirs & ours:
+        raise ValueError(
+            f"The function asks for hyperparameters that the search space has, too; rename them, or"
+            f" take them out of `space` (by one value; learning_rate=None). Received:"
+            f" {', '.join(sorted(theirs & ours))}"
+        )
 
 
 def _set_learning_rate(given: keras.optimizers.Optimizer, value) -> None:

@@ -1,170 +1,83 @@
-"""Keras Tuner's oracles, kept in one file that is always whole, and with what they lack to go on
-after any stop.
+"""Keras Tuner's oracles, which choose the values of the trials, with what they lack to go on after
+any stop.
 
-As they are (keras-tuner 1.4.8), they write their state in several files in place, lose the queue of
-a grid search (keras-tuner#1055) and the place in the random numbers of the Bayesian one, pass by
-the parallel workers that died, and give up after three failures in a row.
+As they are (keras-tuner 1.4.8), a search that is stopped and resumed
+
+- fails in a grid search, whose queue is not saved (keras-tuner#1055);
+- comes to other trials in a Bayesian search, whose place in the random numbers is not saved
+  (keras-tuner#421);
+- writes its state in several files, each in place and one amid a change, so that a kill can leave
+  them damaged or a trial both running and ended (keras-tuner#987);
+- gives up after three trials in a row that failed (keras-tuner#764).
+
+All else that a search of this package has is in `trial_queue.py` and `remote.py`.
 """
 
-import functools
 import json
 import pathlib
-import threading
-import time
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from keras_ic import saving
 from keras_ic.tuning.space import DIGITS, SearchSpace
-from keras_ic.utils.lazy_imports import needed
-
-keras_tuner: Any = needed("keras_tuner", "keras-tuner", "tune")
+from keras_ic.utils.json_files import checking_content, read_json
+from keras_ic.utils.lazy_imports import keras_tuner
 
 OBJECTIVE = "val_accuracy"
 STATE, RESULTS = "oracle.json", "trials.jsonl"
-LEASE = 60.0  # seconds without a word after which a worker counts as dead
-DEATHS = 3  # of its workers in one search, after which a trial counts as failed
-GRID = ("_memory", "_data_to_index", "_last_index")
+ADVICE = "restore it from a copy, or choose another folder"
 
 
-def _one_at_a_time(method: Callable) -> Callable:
-    """Calls of the threads of a chief one after the other. Keras Tuner's own lock stays locked
-    after an error, which would go unnoticed.
+class KeptOracle(keras_tuner.Oracle):
+    """What is added to an oracle of Keras Tuner: its state is one file, which is always whole.
+
+    Args:
+        folder: Path of the folder of the search, which exists. If it holds a state, the oracle goes
+            on from there.
+        trials: Integer above 0, how many trials at most.
+        **kwargs: Arguments of the oracle of Keras Tuner.
     """
 
-    @functools.wraps(method)
-    def guarded(self, *arguments):
-        with self.lock:
-            try:
-                return method(self, *arguments)
-            # Raised on here, in a thread of the server, and again by `wait_for_the_end`.
-            except Exception as error:
-                self.error = error
-                raise
-
-    return guarded
-
-
-class _Kept(keras_tuner.Oracle):
-    """What is added to an oracle; its attributes are set by `oracle`."""
-
-    folder: pathlib.Path
-    result: Callable[[str], dict[str, Any]]
-    clock: Callable[[], float]
-    results: dict[str, dict[str, Any]]
-    heard: dict[str, float]  # by worker, when
-    handed_out: dict[str, int]  # by trial, how often
-    is_in_change: bool
-    tell: Callable[[dict[str, Any]], None]  # what is to be known of a trial that has ended
-    lock: threading.RLock
-    error: Exception | None  # what has ended a call of a worker's
-    ongoing_trials: dict[str, Any]
+    ongoing_trials: dict[str, Any]  # by worker
     _retry_queue: list[str]
 
-    @_one_at_a_time
-    def create_trial(self, tuner_id):
-        """The next trial of a worker, or the one that it had, if it died meanwhile."""
-        self.heard[tuner_id] = self.clock()
-        self.is_in_change = True
-        trial = super().create_trial(tuner_id)
-        if trial.status == "RUNNING":
-            self.handed_out[trial.trial_id] = self.handed_out.get(trial.trial_id, 0) + 1
-            if self.handed_out[trial.trial_id] > DEATHS:
-                self._end(trial, {"status": "FAILED", "error": f"{DEATHS} workers died of it"})
-                return self.create_trial(tuner_id)
-        elif trial.status == "STOPPED" and self.ongoing_trials:
-            # Should another worker die, its trial will be left to be done.
-            self.tuner_ids.add(tuner_id)
-            trial.status = "IDLE"
-        self.is_in_change = False
-        if trial.status == "RUNNING":
-            self.save()
-        return trial
+    def __init__(self, folder: pathlib.Path, trials: int, **kwargs):
+        super().__init__(max_consecutive_failed_trials=2**31, **kwargs)
+        self.folder, self.max_trials, self.verbose = folder, trials, 0
+        self.results: dict[str, dict[str, Any]] = {}
+        if (folder / STATE).exists():
+            self._restore()
 
-    def get_trial(self, trial_id):
-        """A trial; its worker asks for it as a sign of life."""
-        for tuner_id, trial in list(self.ongoing_trials.items()):
-            if trial.trial_id == trial_id:
-                self.heard[tuner_id] = self.clock()
-        return super().get_trial(trial_id)
-
-    @_one_at_a_time
-    def end_trial(self, trial):
-        """Takes a trial's result from its folder, where the worker has left it, into the state and
-        the record.
-        """
-        self._end(trial, self.result(trial.trial_id))
-
-    def _end(self, trial, result):
-        values = self.trials[trial.trial_id].hyperparameters.values
+    def end(self, trial_id: str, result: dict[str, Any]) -> dict[str, Any]:
+        """Ends a trial with its result; returns its line of the record."""
+        trial = self.trials[trial_id]
+        values = trial.hyperparameters.values
+        names = sorted(values, key=lambda name: not name.startswith("rate"))  # the rates first
         shown = {
-            name: round(value, DIGITS) if isinstance(value, float) else value
-            for name, value in values.items()
+            name: round(values[name], DIGITS) if isinstance(values[name], float) else values[name]
+            for name in names
             if not name.startswith("tuner/")
         }
-        self.results[trial.trial_id] = {"trial": trial.trial_id, "values": shown, **result}
+        self.results[trial_id] = {"trial": trial_id, "values": shown, **result}
         trial.status = "FAILED" if result["status"] == "FAILED" else "COMPLETED"
         trial.message = result.get("error")
-        self.is_in_change = True
         if "score" in result:
-            self.update_trial(trial.trial_id, {OBJECTIVE: result["score"]}, step=result["epochs"])
-        super().end_trial(trial)
-        self.is_in_change = False
-        self.save()
-        self.tell(self.results[trial.trial_id])
+            self.update_trial(trial_id, {OBJECTIVE: result["score"]}, step=result["epochs"])
+        self.end_trial(trial)
+        return self.results[trial_id]
 
-    @_one_at_a_time
-    def give_up_the_dead(self):
-        """Has the trials of workers that have not been heard of for `LEASE` seconds taken up by
-        others.
-        """
-        for tuner_id in [
-            name for name in self.tuner_ids if self.clock() - self.heard.get(name, 0) > LEASE
-        ]:
-            trial = self.ongoing_trials.pop(tuner_id, None)
-            if trial is not None:
-                self._retry_queue.append(trial.trial_id)
-            self.tuner_ids.discard(tuner_id)
-            self.save()
-
-    @_one_at_a_time
-    def is_at_its_end(self):
-        """Whether every worker has been told that there is nothing left, or is dead."""
-        return (
-            bool(self.heard)
-            and not self.tuner_ids
-            and not self.ongoing_trials
-            and not self._retry_queue
-        )
-
-    def populate_space(self, trial_id):
-        """The values of a new trial, which depend on those before it alone."""
-        if hasattr(self, "_random_state"):
-            self._random_state = np.random.RandomState(self.seed + len(self.trials))
-        with warnings.catch_warnings():
-            # Scikit-learn warns of the bounds of the Gaussian process, which are Keras Tuner's.
-            warnings.simplefilter("ignore")
-            return super().populate_space(trial_id)
+    def keep(self) -> None:
+        """Writes the state, then the record, each in one step."""
+        with saving.replacing(self.folder / STATE) as new:
+            new.write_text(json.dumps(self.get_state(), default=float), encoding="utf-8")
+        self._write_results()
 
     def get_state(self):
         """All of it, as JSON has it."""
-        state = {
-            **super().get_state(),
-            "trials": [trial.get_state() for trial in self.trials.values()],
-            "results": self.results,
-        }
-        if hasattr(self, "_ordered_ids"):
-            # JSON would make strings of these keys.
-            following = list(self._ordered_ids._next_index.items())
-            state["grid"] = {
-                "next": self._populate_next,
-                "following": following,
-                **{name: getattr(self._ordered_ids, name) for name in GRID},
-            }
-        return state
+        trials = [trial.get_state() for trial in self.trials.values()]
+        return {**super().get_state(), "trials": trials, "results": self.results}
 
     def set_state(self, state):
         """Sets what `get_state` gave."""
@@ -172,108 +85,90 @@ class _Kept(keras_tuner.Oracle):
         self.trials = {trial.trial_id: trial for trial in trials}
         self.results = dict(state["results"])
         super().set_state(state)
-        if "grid" in state:
-            self._populate_next = state["grid"]["next"]
-            self._ordered_ids._next_index.update(state["grid"]["following"])
-            for name in GRID:
-                setattr(self._ordered_ids, name, state["grid"][name])
 
-    def save(self):
-        """Writes the state, then the record, each in one step; nothing amid a change."""
-        if self.is_in_change:
-            return
-        with saving.replacing(self.folder / STATE) as new:
-            new.write_text(json.dumps(self.get_state(), default=float), encoding="utf-8")
-        self.write_results()
+    def _restore(self) -> None:
+        """Goes on from the file, with the trials that were running first."""
+        path = self.folder / STATE
+        state = read_json(path, ("trials", "results"), ADVICE)
+        with checking_content(path, advice=f"{ADVICE}; or it is of another version of keras-tuner"):
+            self.set_state(state)
+            # In the order of their beginning; Keras Tuner takes from the end of the queue.
+            running = {trial.trial_id for trial in self.ongoing_trials.values()}
+            waiting = running | set(self._retry_queue)
+            self._retry_queue = sorted(waiting, key=self.start_order.index, reverse=True)
+            self.ongoing_trials = {}
+        self._write_results()
 
-    def write_results(self):
+    def _write_results(self) -> None:
         """Writes `trials.jsonl`, in the order in which the trials ended."""
-        lines = [
-            json.dumps(self.results[trial_id]) + "\n" for trial_id in dict.fromkeys(self.end_order)
-        ]
+        lines = [json.dumps(self.results[trial_id]) + "\n" for trial_id in self.end_order]
         with saving.replacing(self.folder / RESULTS) as new:
             new.write_text("".join(lines), encoding="utf-8")
 
-    def reload(self):
-        """Goes on from the file, with the trials that were running first."""
-        path = self.folder / STATE
-        try:
-            self.set_state(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            what = (
-                "The state of this search is damaged, or of another version of keras-tuner"
-                f" ({type(error).__name__}: {error})"
-            )
-            raise ValueError(
-                f"{what}; restore it from a copy, or choose another folder. Received: {str(path)!r}"
-            ) from None
-        # In the order of their beginning; the queue is emptied from its end.
-        running = {trial.trial_id for trial in self.ongoing_trials.values()} | set(
-            self._retry_queue
-        )
-        self._retry_queue = sorted(running, key=self.start_order.index, reverse=True)
-        self.ongoing_trials = {}
-        self.write_results()
+    def save(self):
+        """Nothing: Keras Tuner saves amid a change. `keep` does it after one."""
 
     def _save_trial(self, trial):
         """Nothing: the trials are in the state."""
 
 
-def oracle(
-    kind: str,
-    space: SearchSpace,
-    trials: int,
-    epochs: int,
-    seed: int,
-    folder: pathlib.Path,
-    result: Callable[[str], dict[str, Any]],
-) -> Any:
+class RandomSearch(KeptOracle, keras_tuner.oracles.RandomSearchOracle):
+    """Values at random."""
+
+
+class Hyperband(KeptOracle, keras_tuner.oracles.HyperbandOracle):
+    """Many short trials, the best of which are gone on with."""
+
+
+class BayesianOptimization(KeptOracle, keras_tuner.oracles.BayesianOptimizationOracle):
+    """Values that a Gaussian process expects to be good."""
+
+    def populate_space(self, trial_id):
+        """The values of a new trial, which depend on those before it alone (keras-tuner#421)."""
+        self._random_state = np.random.RandomState(self.seed + len(self.trials))
+        with warnings.catch_warnings():
+            # Scikit-learn warns of the bounds of the Gaussian process, which are Keras Tuner's.
+            warnings.simplefilter("ignore")
+            return super().populate_space(trial_id)
+
+
+class GridSearch(KeptOracle, keras_tuner.oracles.GridSearchOracle):
+    """All combinations of values, one after the other."""
+
+    def populate_space(self, trial_id):
+        """The combination after that of the last trial. Keras Tuner's own queue, which is lost at a
+        stop (keras-tuner#1055), is for hyperparameters that appear during a search.
+        """
+        if not self.start_order:
+            return {"status": "RUNNING", "values": dict(self.hyperparameters.values)}
+        last = self.trials[self.start_order[-1]]
+        values = self._get_next_combination(last.hyperparameters.values)
+        return {"status": "STOPPED" if values is None else "RUNNING", "values": values}
+
+
+def make_oracle(
+    kind: str, space: SearchSpace, trials: int, epochs: int, seed: int, folder: pathlib.Path
+) -> KeptOracle:
     """An oracle that is kept in a folder, and goes on from there if it was.
 
     Args:
-        kind: A key of `KINDS`.
-        space: What it chooses from.
+        kind: `"random"`, `"bayesian"`, `"hyperband"` or `"grid"`.
+        space: The `SearchSpace` that it chooses from.
         trials: Integer above 0, how many trials at most.
         epochs: Integer above 0, of a whole trial.
         seed: Integer of 0 or more.
         folder: Path of the folder, which exists.
-        result: Function of the id of a trial that has ended, which gives what its worker has left
-            of it: `status`, `score` and others.
     """
     hp = keras_tuner.HyperParameters()
     space.choose(hp)
-    # Keras Tuner takes a seed of 0 for none.
     common = {
+        "folder": folder,
+        "trials": trials,
         "objective": keras_tuner.Objective(OBJECTIVE, "max"),
         "hyperparameters": hp,
-        "seed": seed + 1,
-        "max_consecutive_failed_trials": 2**31,
+        "seed": seed + 1,  # Keras Tuner takes a seed of 0 for none
     }
-    base = KINDS[kind]()
-    made = type(f"Kept{base.__name__}", (_Kept, base), {})(
-        **common,
-        **({"max_epochs": epochs, "hyperband_iterations": None} if kind == "hyperband" else {}),
-    )
-    made.max_trials = trials
-    made.verbose = 0
-    made.folder, made.result, made.clock = folder, result, time.monotonic
-    made.results, made.heard, made.handed_out, made.is_in_change = {}, {}, {}, False
-    made.tell, made.lock, made.error = lambda result: None, threading.RLock(), None
-    if (folder / STATE).exists():
-        made.reload()
-    return made
-
-
-def _optuna():
-    from keras_ic.tuning.optuna_oracle import OptunaOracle
-
-    return OptunaOracle
-
-
-KINDS: dict[str, Callable[[], type]] = {
-    "random": lambda: keras_tuner.oracles.RandomSearchOracle,
-    "bayesian": lambda: keras_tuner.oracles.BayesianOptimizationOracle,
-    "hyperband": lambda: keras_tuner.oracles.HyperbandOracle,
-    "grid": lambda: keras_tuner.oracles.GridSearchOracle,
-    "optuna": _optuna,
-}
+    if kind == "hyperband":
+        return Hyperband(max_epochs=epochs, hyperband_iterations=None, **common)
+    classes = {"random": RandomSearch, "bayesian": BayesianOptimization, "grid": GridSearch}
+    return classes[kind](**common)

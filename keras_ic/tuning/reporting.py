@@ -1,6 +1,5 @@
 """What a search has found, as a table and figures, with what is noise told from what is not."""
 
-import json
 import pathlib
 from typing import Any
 
@@ -8,19 +7,22 @@ import numpy as np
 
 from keras_ic import saving
 from keras_ic.applications.orders import ORDERS
+from keras_ic.training.config import TrainingConfig
 from keras_ic.training.summary import spread
 from keras_ic.tuning import best, description
-from keras_ic.tuning.figures import draw_coordinates, draw_rates
+from keras_ic.tuning.figures import draw_rates
 from keras_ic.tuning.oracles import RESULTS
+from keras_ic.utils.json_files import checking_content, read_json_lines
 from keras_ic.utils.lazy_imports import needed
 
-TABLE, RATES, COORDINATES = "table.md", "rates.png", "coordinates.png"
+TABLE, RATES = "table.md", "rates.png"
+RANKS = {"COMPLETED": 0, "PRUNED": 1, "FAILED": 2}
+ADVICE = "restore it from a copy, or give the command of the search again, which writes it anew"
 LEVEL = 0.05  # of p, below which a difference counts
 
 
 def report(folder: Any) -> list[dict[str, Any]]:
-    """Writes `table.md`, `coordinates.png` and, where there are IC layers, `rates.png` of a search,
-    into its folder.
+    """Writes `table.md` and, where there are IC layers, `rates.png` of a search into its folder.
 
     The table has a row for each trial, the best first. With several seeds, each trial is compared
     with the best by a t-test whose spread is that of the seeds of all trials together (Fisher's
@@ -55,19 +57,14 @@ def report(folder: Any) -> list[dict[str, Any]]:
     folder = pathlib.Path(folder)
     search = description.read(folder)
     path = folder / RESULTS
-    results = (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if path.exists()
-        else []
-    )
+    results = _read(path) if path.exists() else []
     if not results:
         raise ValueError(f"No trial of this search has ended yet. Received: {str(folder)!r}")
     found = best.best(results)
-    ranks = {"COMPLETED": 0, "PRUNED": 1, "FAILED": 2}
     results.sort(
         key=lambda result: (
             result is not found,
-            ranks[result["status"]],
+            RANKS[result["status"]],
             -result.get("epochs", 0),
             -result.get("score", 0),
         )
@@ -90,21 +87,31 @@ def report(folder: Any) -> list[dict[str, Any]]:
                     degrees,
                 )
     text = [_heading(search), "", _table(results), "", _said(search, results, found), ""]
-    concluded = folder / best.NAME
-    if concluded.exists():
-        text += [_test(json.loads(concluded.read_text(encoding="utf-8"))), ""]
+    if (folder / best.NAME).exists():
+        text += [_test(best.read_best(folder)), ""]
     with saving.replacing(folder / TABLE) as new:
         new.write_text("\n".join(text), encoding="utf-8")
     needed("matplotlib", "matplotlib", "tune").use("Agg")
     ended = [result for result in results if result["status"] != "FAILED"]
-    with_rates = any(ORDERS[result["configuration"]["order"]].has_ic for result in ended)
-    for name, draw, is_wanted in (
-        (RATES, draw_rates, with_rates),
-        (COORDINATES, draw_coordinates, ended),
-    ):
-        if is_wanted:
-            with saving.replacing(folder / name) as new:
-                draw(ended, new)
+    if any(ORDERS[result["configuration"]["order"]].has_ic for result in ended):
+        with saving.replacing(folder / RATES) as new:
+            draw_rates(ended, new)
+    return results
+
+
+def _read(path: pathlib.Path) -> list[dict[str, Any]]:
+    results = read_json_lines(path, ("trial", "values", "status", "configuration"), ADVICE)
+    for number, result in enumerate(results, 1):
+        with checking_content(path, number, ADVICE):
+            TrainingConfig(**result["configuration"])
+            dict(result["values"])
+            if result["status"] == "FAILED":
+                str(result["error"])
+            elif result["status"] not in RANKS:
+                raise ValueError(f"its status is {result['status']!r}")
+            else:
+                float(result["score"]), int(result["epochs"])
+                [float(each) for each in result["scores"]]
     return results
 
 
@@ -118,10 +125,12 @@ def _heading(search: description.Search) -> str:
     recipe = search.recipe
     size = f", {recipe.train_size:,} images" if recipe.train_size else ""
     seeds = f"{search.seeds} seeds" if search.seeds > 1 else "one seed"
+    judged = "the validation images"
+    if recipe.is_in_memory:
+        judged = f"{100 * recipe.validation:g} % of the training images"
     return (
         f"## {recipe.model} on {recipe.data}{size}, {_epochs(recipe.epochs)}, {search.tuner}"
-        f" search, {seeds} a trial\n\nJudged on {100 * recipe.validation:g} % of the training"
-        " images, after the last epoch."
+        f" search, {seeds} a trial\n\nJudged on {judged}, after the last epoch."
     )
 
 
@@ -190,9 +199,9 @@ def _said(
 
 
 def _test(concluded: dict[str, Any]) -> str:
+    again = f"The same on all training images:\n\n    {concluded['command']}"
+    if "test_accuracies" not in concluded:
+        return again
     accuracies = concluded["test_accuracies"]
     number = "one seed" if len(accuracies) == 1 else f"{len(accuracies)} seeds"
-    return (
-        f"Test accuracy of the best: {accuracy(accuracies)} % ({number}). The same on all training"
-        f" images:\n\n    {concluded['command']}"
-    )
+    return f"Test accuracy of the best: {accuracy(accuracies)} % ({number}). {again}"

@@ -2,22 +2,28 @@
 on where they stopped.
 """
 
+import dataclasses
+import math
 import pathlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_ic.training import datasets
 from keras_ic.training.config import TrainingConfig
 from keras_ic.training.networks import network
+from keras_ic.training.rate_schedule import ic_layers
 from keras_ic.tuning import best, board, description, remote
 from keras_ic.tuning.description import Search
-from keras_ic.tuning.oracles import oracle
+from keras_ic.tuning.oracles import make_oracle
 from keras_ic.tuning.reporting import accuracy, report
 from keras_ic.tuning.space import SearchSpace
-from keras_ic.tuning.trial import read_result
-from keras_ic.tuning.workers import LOGS, Workers, work
+from keras_ic.tuning.trial_queue import TrialQueue
+from keras_ic.tuning.worker import work
+from keras_ic.tuning.workers import LOGS, Workers
+from keras_ic.utils.folder_lock import folder_lock
 from keras_ic.utils.lazy_imports import needed
-from keras_ic.utils.validation import checked_int
+from keras_ic.utils.validation import natural_int
 
 
 def search(
@@ -37,7 +43,8 @@ def search(
 
     Each trial trains the recipe with what its oracle has chosen, and is judged after its last
     epoch, on the part of the training images that `recipe.validation` leaves out. At the end, the
-    best trial's models are judged on the test set, once.
+    best trial's models are judged on the test set, once. What sets nothing in the networks of the
+    recipe is not searched; see `SearchSpace.for_layers`.
 
     The folder gets `search.json`, what is searched; `trials.jsonl`, a line for each trial that has
     ended, with `trial`, `values`, `score`, `status` (`"COMPLETED"`, `"PRUNED"`, or `"FAILED"` with
@@ -53,11 +60,12 @@ def search(
     Args:
         recipe: A `TrainingConfig`, what all trials have in common. What the space chooses takes the
             place of its values, and `seed` is that of the search and of the first run of each
-            trial. Its `validation` must be above 0.
+            trial. Its `validation` must be above 0 for a set in memory; image files are judged on
+            their validation images.
         out: Path of the folder of the search, which is made if it is not there.
         space: A `SearchSpace`. Defaults to `None`: the default one.
-        tuner: Who chooses: `"random"`, `"bayesian"`, `"hyperband"`, `"grid"` (all of Keras Tuner),
-            or `"optuna"` (its tree-structured Parzen estimator). Defaults to `"bayesian"`.
+        tuner: Which oracle of Keras Tuner chooses: `"random"`, `"bayesian"`, `"hyperband"` or
+            `"grid"`. Defaults to `"bayesian"`.
         trials: Integer above 0, how many at most. It may be changed while the search has not come
             to its end. Defaults to `20`.
         seeds: Integer above 0, runs of each trial, whose mean is its score. Defaults to `1`.
@@ -74,12 +82,12 @@ def search(
 
     Returns:
         Dictionary of what is in `best.json`: the best trial's line of the record, the
-        `test_accuracies` of its seeds, and the `command` that trains it on all training images. A
-        worker returns an empty one.
+        `test_accuracies` of its seeds (of a set in memory), and the `command` that trains it on all
+        training images. A worker returns an empty one.
 
     Raises:
-        ValueError: For an argument that the above excludes; if the folder holds another search, or
-            a damaged one; if no trial came to its end.
+        ValueError: For an argument that the above excludes; if the folder holds another search, a
+            damaged one, or one that another process runs; if no trial came to its end.
         ConnectionError: If the chief does not answer a worker.
         MissingDataError: If the images are neither there nor to be had.
         ImportError: If a library of the extra is not installed.
@@ -104,9 +112,11 @@ def search(
     assert found["status"] == "COMPLETED" and 0 <= found["values"]["rate"] <= 0.3
     ```
     """
-    what = Search(recipe, SearchSpace() if space is None else space, tuner, trials, seeds, prune)
-    workers = checked_int("workers", workers, "an integer of 0 or more", lambda value: value >= 0)
-    check_networks(what)
+    what = prepare(
+        Search(recipe, SearchSpace() if space is None else space, tuner, trials, seeds, prune),
+        data_dir,
+    )
+    workers = natural_int("workers", workers)
     for module, package in (
         ("tensorboard.plugins.hparams.api", "tensorboard"),
         ("matplotlib", "matplotlib"),
@@ -115,68 +125,61 @@ def search(
         needed(module, package, "tune")  # told before the first trial, not after the last
     folder, found = pathlib.Path(out), remote.role()
     if found is not None and "chief" not in found[0]:
-        chief = remote.RemoteOracle(found[1], folder)
         description.check(folder, what)
-        work(chief, found[0], what, folder, data_dir, callbacks)
+        work(remote.RemoteQueue(found[1], folder), found[0], what, folder, data_dir, callbacks)
         return {}
-    description.claim(folder, what, (folder / best.NAME).exists())
-    chooser = oracle(
-        tuner,
-        what.space,
-        trials,
-        recipe.epochs,
-        recipe.seed,
-        folder,
-        lambda trial_id: read_result(folder, trial_id),
-    )
-    chooser.tell = _teller(what, folder, chooser, verbose)
-    if not (folder / best.NAME).exists():
-        if found is not None or workers:
+    with folder_lock(folder):
+        is_concluded = (folder / best.NAME).exists()
+        description.claim(folder, what, is_concluded)
+        oracle = make_oracle(tuner, what.space, trials, recipe.epochs, recipe.seed, folder)
+        queue = TrialQueue(oracle, folder, _teller(what, folder, oracle, verbose))
+        if not is_concluded and (found is not None or workers):
             if workers and verbose:
-                print(
-                    f"{workers} worker{'' if workers == 1 else 's'}; what they print is in"
-                    f" {folder / LOGS}",
-                    flush=True,
-                )
-            _run_workers(
-                workers, chooser, folder, found[1] if found is not None else "127.0.0.1:0", data_dir
-            )
-        else:
-            work(chooser, "tuner0", what, folder, data_dir, callbacks)
-    found_best = best.conclude(what, folder, list(chooser.results.values()), data_dir)
-    report(folder)
+                number = f"{workers} worker{'' if workers == 1 else 's'}"
+                print(f"{number}; what they print is in {folder / LOGS}", flush=True)
+            address = found[1] if found is not None else "127.0.0.1:0"
+            _run_workers(workers, queue, address, data_dir)
+        elif not is_concluded:
+            work(queue, "tuner0", what, folder, data_dir, callbacks)
+        found_best = best.conclude(what, folder, list(oracle.results.values()), data_dir)
+        report(folder)
     return found_best
 
 
-def _run_workers(
-    count: int, chooser: Any, folder: pathlib.Path, address: str, data_dir: Any
-) -> None:
-    with remote.served(chooser, address) as port:
-        processes = Workers(
-            count, folder, address.rpartition(":")[0], port, data_dir, chooser.heard
-        )
+def _run_workers(count: int, queue: TrialQueue, address: str, data_dir: Any) -> None:
+    with remote.served(queue, address) as port:
+        host = address.rpartition(":")[0]
+        processes = Workers(count, queue.folder, host, port, data_dir, queue.heard)
         try:
-            remote.wait_for_the_end(chooser, processes.watch)
+            remote.wait_for_the_end(queue, processes.watch)
         finally:
             processes.end()
 
 
-def check_networks(what: Search) -> None:
-    """Builds a network of each order, so that a bad name is told before anything is trained."""
-    name = what.recipe.data
-    for order in what.space.orders:
-        network(
-            TrainingConfig(**{**what.recipe.to_dict(), "order": order}),
-            datasets.SHAPES[name],
-            datasets.CLASSES[name],
-        )
+def prepare(search: Search, data_dir: Any = None) -> Search:
+    """The search with the hyperparameters that set something, by a network of each order; a bad
+    name is told before anything is trained.
+    """
+    name, counts = search.recipe.data, []
+    if search.recipe.is_in_memory:
+        images = datasets.SHAPES[name], datasets.CLASSES[name], True
+    else:
+        dataset = datasets.make_dataset(search.recipe, data_dir)
+        images = dataset.shape, dataset.classes, dataset.is_standardized
+    for order in search.space.orders:
+        config = TrainingConfig(**{**search.recipe.to_dict(), "order": order})
+        counts.append(len(ic_layers(network(config, *images))))
+    layers = min((count for count in counts if count), default=0)
+    return dataclasses.replace(search, space=search.space.for_layers(layers))
 
 
 def _teller(
-    what: Search, folder: pathlib.Path, chooser: Any, verbose: int
+    what: Search, folder: pathlib.Path, oracle: Any, verbose: int
 ) -> Callable[[dict[str, Any]], None]:
+    start, before = time.monotonic(), len(oracle.results)
+
     def tell(result):
-        results = list(chooser.results.values())
+        results = list(oracle.results.values())
         board.write(folder, result)
         if what.tuner != "hyperband":  # which goes on with trials that have ended
             best.forget_others(folder, results)
@@ -185,9 +188,11 @@ def _teller(
                 f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
                 for name, value in result["values"].items()
             )
+            each = (time.monotonic() - start) / (len(results) - before)
+            left = math.ceil(each * (what.trials - len(results)) / 60)
             print(
-                f"trial {len(results)} of at most {what.trials} ({result['trial']}): {values}:"
-                f" {_outcome(result)}",
+                f"trial {result['trial']}: {values}: {_outcome(result)} ({len(results)} of at most"
+                f" {what.trials} done, at most {left} min left)",
                 flush=True,
             )
 

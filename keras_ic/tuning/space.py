@@ -7,7 +7,12 @@ from typing import Any
 
 from keras_ic.applications.orders import ALIASES, ORDERS
 from keras_ic.training.config import OF_IC, RATE_SCHEDULES, SCHEDULES
-from keras_ic.utils.validation import checked_choice, checked_int, checked_real
+from keras_ic.utils.validation import (
+    checked_choice,
+    checked_int,
+    checked_real,
+    positive_real,
+)
 
 DEPTHS = ("uniform", "linear", "stages")
 RATE, LEARNING_RATE = 0.05, 1e-3  # where a search begins, if they are in its ranges
@@ -19,8 +24,8 @@ class SearchSpace:
     """What a search may choose from.
 
     Where only one value is possible, there is nothing to choose: it is no hyperparameter. What the
-    usual order has no use for, and the rates of the depths that were not chosen, are conditional
-    (`conditional_scope`): they are absent from the trials that they say nothing about.
+    orders without IC layers have no use for, and the rates of the depths that were not chosen, are
+    conditional (`conditional_scope`): they are absent from the trials that they say nothing about.
 
     | hyperparameter | of which | where |
     | --- | --- | --- |
@@ -96,9 +101,7 @@ class SearchSpace:
             "in [0, 1), the probabilities to drop a value",
             lambda value: 0 <= value < 1,
         )
-        values["rate_step"] = checked_real(
-            "rate_step", self.rate_step, "a number above 0", lambda value: value > 0
-        )
+        values["rate_step"] = positive_real("rate_step", self.rate_step)
         values["stages"] = checked_int(
             "stages", self.stages, "an integer above 1", lambda value: value > 1
         )
@@ -108,6 +111,44 @@ class SearchSpace:
             )
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    def for_layers(self, count: int) -> "SearchSpace":
+        """The space for a network with so many IC layers, in which every hyperparameter sets one.
+
+        No more stages than layers. Depths that come to the same are one depth: with one layer or
+        one candidate of the rate all of them do, with two layers `"linear"` and `"stages"` do. A
+        rate of 0 has no schedule.
+
+        Args:
+            count: Integer of 0 or more, the number of IC layers; 0 stands for none in any order.
+
+        Example:
+
+        ```python
+        from keras_ic.tuning import SearchSpace
+
+        assert SearchSpace().for_layers(2).depths == ("uniform", "linear")
+        assert SearchSpace(depths="stages").for_layers(2).stages == 2
+        ```
+        """
+        depths, stages = self.depths, self.stages
+        if count > 1:
+            stages = min(stages, count)
+        if count < 2 or len(self.rates()) == 1:
+            depths = ("uniform",) if len(depths) > 1 or count < 2 else depths
+        elif count == 2 and "linear" in depths:
+            depths = tuple(depth for depth in depths if depth != "stages")
+        schedules = self.rate_schedules
+        if self.rates() == [0.0]:
+            schedules = schedules[:1]
+        return dataclasses.replace(self, depths=depths, stages=stages, rate_schedules=schedules)
+
+    def rates(self) -> list[float]:
+        """The candidates of a rate, lowest first."""
+        low, high = self.rate
+        # No `Float` with a step, which rounds down: it has 11 steps of 0.025 in 0.3.
+        steps = math.floor(round((high - low) / self.rate_step, DIGITS))
+        return [round(low + step * self.rate_step, DIGITS) for step in range(steps + 1)]
 
     def choose(self, hp: Any) -> dict[str, Any]:
         """Declares the hyperparameters, and says what their values mean.
@@ -152,7 +193,7 @@ class SearchSpace:
                 else contextlib.nullcontext()
             ):
                 rates[each] = tuple(self._rate(hp, name) for name in names[each])
-        if depth is None:  # in the usual order
+        if depth is None:  # in an order without IC layers
             return {}
         if depth == "uniform":
             # None of the recipe's own.
@@ -160,12 +201,9 @@ class SearchSpace:
         return {"rate_depth": depth, "rates": rates[depth]}
 
     def _rate(self, hp, name: str):
-        low, high = self.rate
-        if low == high:
-            return low
-        # No `Float` with a step, which rounds down: it has 11 steps of 0.025 in 0.3.
-        steps = math.floor(round((high - low) / self.rate_step, DIGITS))
-        candidates = [round(low + step * self.rate_step, DIGITS) for step in range(steps + 1)]
+        candidates = self.rates()
+        if len(candidates) == 1:
+            return candidates[0]
         return hp.Choice(
             name, candidates, default=min(candidates, key=lambda rate: abs(rate - RATE))
         )

@@ -1,57 +1,20 @@
-"""Workers of a search on this machine: what each does, and how they are started, watched and
-started again.
-"""
+"""The workers of a search on this machine: how they are started, watched and started again."""
 
-import math
 import os
 import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any
 
-from keras_ic.tuning.description import Search
-from keras_ic.tuning.trial import run_trial
+from keras_ic.tuning.worker import RENEW
 from keras_ic.utils.exit_codes import ExitCode
 
-LOGS = "log"
-RENEW = 3  # the exit code of a worker that has done its share of trials, and has no other running
+LOGS, WORKER = "log", "keras_ic.tuning.worker"
 STARTS = 3  # in a row, that a signal has ended before a word to the chief
-# TensorFlow keeps a part of every compiled training: some 10 MB of a small network. A new process
-# has none of it.
+# TensorFlow keeps a part of every compiled training, some 10 MB of a small network
+# (keras-tuner#873). A new process has none of it.
 TRIALS_OF_A_PROCESS = 10
-
-
-def work(
-    oracle: Any,
-    tuner_id: str,
-    search: Search,
-    folder: pathlib.Path,
-    data_dir: Any,
-    callbacks: Sequence = (),
-    verbose: Any = 0,
-    at_most: float = math.inf,
-) -> bool:
-    """Runs one trial after the other until there is none left, or it has run `at_most`; says which
-    by True or False.
-    """
-    done = 0
-    while done < at_most:
-        trial = oracle.create_trial(tuner_id)
-        if trial.status == "STOPPED":
-            return True
-        if trial.status == "IDLE":  # the oracle waits for the trials of other workers
-            time.sleep(0.5)
-            continue
-        if hasattr(oracle, "alive"):
-            with oracle.alive(trial.trial_id) as stop:
-                run_trial(search, trial, folder, data_dir, [stop, *callbacks], verbose)
-        else:
-            run_trial(search, trial, folder, data_dir, callbacks, verbose)
-        oracle.end_trial(trial)
-        done += 1
-    return False
 
 
 class Workers:
@@ -102,7 +65,7 @@ class Workers:
         command = [
             sys.executable,
             "-m",
-            "keras_ic.tuning.worker",
+            WORKER,
             str(self.folder),
             str(TRIALS_OF_A_PROCESS),
         ]
@@ -116,10 +79,14 @@ class Workers:
     def _log(self, tuner_id: str) -> pathlib.Path:
         return self.folder / LOGS / f"{tuner_id}.txt"
 
-    def watch(self) -> None:
+    def watch(self, dead: list[str]) -> None:
         """Starts those again that something has killed; stops with the error of one that has come
-        to its end itself.
+        to its end itself. Those that count as dead, as if suspended, are killed, so that they leave
+        their trial's folder to others.
         """
+        for tuner_id in set(dead) & set(self.processes):
+            self.processes[tuner_id].kill()
+            self.processes[tuner_id].wait()
         for index, (tuner_id, process) in enumerate(self.processes.items()):
             code = process.poll()
             if code is not None and (code < 0 or code in (RENEW, ExitCode.STOPPED)):

@@ -19,7 +19,7 @@ def test_searches_both_orders_and_goes_on(tmp_path, capsys):
         "--epochs",
         "1",
         "--trials",
-        "2",
+        "1",
         "--seeds",
         "1",
         "--tuner",
@@ -30,10 +30,10 @@ def test_searches_both_orders_and_goes_on(tmp_path, capsys):
     main([*arguments, "--out", str(tmp_path)])
     shown = capsys.readouterr().out
     assert [line.split()[0] for line in shown.splitlines() if "of the test images" in line] == [
-        "usual:",
-        "ic:",
+        "conv-bn-relu:",
+        "relu-ic-conv:",
     ]
-    assert shown.count("keras-ic train") == 2 and (tmp_path / "ic" / "rates.png").exists()
+    assert shown.count("keras-ic train") == 2 and (tmp_path / "relu-ic-conv" / "rates.png").exists()
     records = {path: path.read_bytes() for path in tmp_path.glob("*/trials.jsonl")}
     main([*arguments, "--out", str(tmp_path)])
     assert {path: path.read_bytes() for path in tmp_path.glob("*/trials.jsonl")} == records

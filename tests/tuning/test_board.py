@@ -1,6 +1,6 @@
 import pytest
-from keras_ic.experiments import Configuration, record
 
+from keras_ic.training import TrainingConfig, record
 from keras_ic.tuning import board
 
 accumulators = pytest.importorskip(
@@ -9,14 +9,15 @@ accumulators = pytest.importorskip(
 
 
 def test_curves_and_hparams_of_every_seed(tmp_path):
-    values = Configuration(epochs=2).to_dict()
+    values = TrainingConfig(epochs=2).to_dict()
     for seed in (0, 1):
         folder = tmp_path / "trials" / "07" / f"seed{seed}"
         head = {
             "configuration": {name: value for name, value in values.items() if name != "seed"},
             "seed": seed,
         }
-        record.begin(folder, {**head, "versions": {}, "parameters": 9, "steps": 1}, [])
+        head |= {"schema": record.SCHEMA, "versions": {}, "parameters": 9, "steps": 1}
+        record.begin(folder, head, None, 0)
         for epoch in (1, 2):
             metrics = {
                 "loss": 1 / epoch,
@@ -25,9 +26,9 @@ def test_curves_and_hparams_of_every_seed(tmp_path):
                 "val_accuracy": 0.2 * epoch + seed,
             }
             record.append(folder, {"epoch": epoch, **metrics, "seconds": 1, "step_seconds": 1})
-    result = {"trial": "07", "values": {"rate": 0.05, "order": "usual"}}
+    result = {"trial": "07", "values": {"rate": 0.05, "order": "conv-bn-relu"}}
     board.write(tmp_path, result)
-    board.write(tmp_path, result)  # of a search that was stopped just behind it
+    board.write(tmp_path, result)  # of a search that was stopped just after it
     for seed in (0, 1):
         events = accumulators.EventAccumulator(str(tmp_path / "tensorboard" / "07" / f"seed{seed}"))
         events.Reload()
@@ -41,5 +42,5 @@ def test_curves_and_hparams_of_every_seed(tmp_path):
         assert (
             started.plugin_name == "hparams"
             and b"rate" in started.content
-            and b"usual" in started.content
+            and b"conv-bn-relu" in started.content
         )

@@ -29,8 +29,7 @@ TUNE = [
 ]
 
 
-@pytest.mark.tensorflow_only
-def test_a_search_from_the_command_line(tmp_path, capsys):
+def test_a_search_from_the_command_line(tmp_path, quick, capsys):
     arguments = [
         "--trials",
         "2",

@@ -2,9 +2,9 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
-from keras_ic.experiments.schedules import OneCycle, ic_layers
 
-from keras_ic.tuning import ICHyperModel, ICResNetHyperModel, SearchSpace
+from keras_ic.training.rate_schedule import ic_layers
+from keras_ic.tuning import ICHyperModel, ICResNetHyperModel, SearchSpace, hypermodels
 
 X = np.random.default_rng(0).normal(size=(16, 8, 8, 1)).astype("float32")
 Y = np.arange(16) % 4
@@ -28,6 +28,7 @@ def dense(compiled=True):
             "sgd",
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
+            run_eagerly=True,  # there is more to compile than to compute
         )
     return model
 
@@ -42,30 +43,13 @@ TUNERS = {
     "random": lambda model, **own: keras_tuner.RandomSearch(
         model, "val_accuracy", max_trials=2, **own
     ),
-    "bayesian": lambda model, **own: keras_tuner.BayesianOptimization(
-        model, "val_accuracy", max_trials=3, num_initial_points=2, **own
-    ),
     "hyperband": lambda model, **own: keras_tuner.Hyperband(
         model, "val_accuracy", max_epochs=2, factor=2, **own
     ),
-    "grid": lambda model, **own: keras_tuner.GridSearch(model, "val_accuracy", max_trials=2, **own),
 }
 
 
-# Of the Gaussian process.
-@pytest.mark.filterwarnings("ignore:The optimal value found for dimension")
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=[]
-            if name == "random"
-            else pytest.mark.slow(reason="another of Keras Tuner's four tuners"),
-        )
-        for name in TUNERS
-    ],
-)
+@pytest.mark.parametrize("name", TUNERS)
 def test_works_with_the_tuners_as_they_are(tmp_path, name):
     space = SearchSpace(orders=("usual", "ic"), rate_schedules="constant", schedules="constant")
     tuner = TUNERS[name](ICHyperModel(dense(), space), directory=tmp_path, seed=3)
@@ -74,13 +58,12 @@ def test_works_with_the_tuners_as_they_are(tmp_path, name):
     assert len(trials) >= 2 and {trial.status for trial in trials} == {"COMPLETED"}
     for trial in trials:
         names = {name for name in trial.hyperparameters.values if not name.startswith("tuner/")}
-        if trial.hyperparameters.values["order"] == "usual":
+        if trial.hyperparameters.values["order"] == "conv-bn-relu":
             assert names == {"order", "learning_rate"}
         else:
             of_depth = {
                 "uniform": {"rate"},
                 "linear": {"rate_first", "rate_last"},
-                "stages": {"rate_1", "rate_2", "rate_3"},
             }
             assert (
                 names
@@ -119,7 +102,7 @@ def test_the_learning_rate_and_its_decay():
         hypermodel.build(
             parameters(learning_rate=0.01, schedule="one-cycle")
         ).optimizer._learning_rate,
-        OneCycle,
+        keras.optimizers.schedules.CosineDecay,
     )
     assert float(schedule) == pytest.approx(0.01 / 25)
     model = hypermodel.build(parameters(learning_rate=0.01, schedule="constant"))
@@ -170,12 +153,12 @@ def test_the_given_model_stays_as_it_is_and_is_a_candidate():
         )
         usual, rewritten = (
             hypermodel.build(parameters(order=order, rate_depth="uniform"))
-            for order in ("usual", "relu-ic-conv")
+            for order in ("conv-bn-relu", "relu-ic-conv")
         )
         assert usual is not given and not ic_layers(usual) and len(ic_layers(rewritten)) == 2
         for model in (usual, rewritten):
             model.fit(X, Y, epochs=1, verbose=0)
-        fresh = hypermodel.build(parameters(order="usual"))
+        fresh = hypermodel.build(parameters(order="conv-bn-relu"))
         assert np.array_equal(fresh.get_layer("one").kernel, given.get_layer("one").kernel) == kept
     for one, two in zip(before, given.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
@@ -208,6 +191,93 @@ def flat():
     model = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()])
     model.compile("adam", "mse")
     return model
+
+
+def test_works_with_its_defaults(tmp_path):
+    """The learning rate decays over the steps of `fit`."""
+    hypermodel = ICHyperModel(dense)
+    hp = parameters(schedule="cosine", learning_rate=0.01)
+    model = hypermodel.build(hp)
+    hypermodel.fit(hp, model, X, Y, epochs=3, batch_size=6, verbose=0)
+    assert model.optimizer.iterations == 3 * 3
+    schedule = model.optimizer._learning_rate
+    np.testing.assert_allclose(
+        [schedule(0), schedule(4.5), schedule(9)], [0.01, 0.005, 0], atol=1e-9
+    )
+    tuner = keras_tuner.RandomSearch(hypermodel, "val_accuracy", max_trials=1, directory=tmp_path)
+    tuner.search(X, Y, epochs=1, validation_data=(X, Y), verbose=0)
+    assert tuner.oracle.get_best_trials()[0].status == "COMPLETED"
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return X[:4], Y[:4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "values", "steps"),
+    [
+        ((X, Y), {}, 1),
+        ((X, Y, 3), {}, 6),
+        ((X, Y), {"batch_size": 3, "validation_split": 0.3}, 4),
+        ((), {"x": {"image": X}, "y": Y, "batch_size": 4}, 4),
+        ((iter([]),), {"steps_per_epoch": 7}, 7),
+        ((Batches(),), {}, 4),
+    ],
+)
+def test_steps_of_an_epoch(arguments, values, steps):
+    assert hypermodels._steps_of_an_epoch(*arguments, **values) == steps
+
+
+def test_data_of_unknown_length_need_steps():
+    hypermodel = ICHyperModel(dense(), SearchSpace(schedules="cosine"))
+    hp = parameters()
+    model = hypermodel.build(hp)
+    with pytest.raises(ValueError, match=r"give `steps` to the hypermodel. Received: x=<list_iter"):
+        hypermodel.fit(hp, model, iter([(X, Y)]), epochs=1, verbose=0)
+
+
+def test_names_that_the_function_asks_for_are_its_own():
+    def build(hp):
+        model = dense()
+        model.optimizer.learning_rate = hp.Float("learning_rate", 1e-6, 1e-5)
+        return model
+
+    hp = parameters()
+    hypermodel = ICHyperModel(build, CONSTANT)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"the search space has, too; .* Received: learning_r"):
+            hypermodel.build(hp)
+    kept = ICHyperModel(build, SearchSpace(schedules="constant", learning_rate=None))
+    rate = float(kept.build(parameters(learning_rate=5e-6)).optimizer.learning_rate)
+    assert rate == pytest.approx(5e-6)
+
+
+def test_conditions_of_the_function_are_searched(tmp_path):
+    """Keras Tuner learns of all branches of the function."""
+
+    def build(hp):
+        kind = hp.Choice("kind", ["narrow", "wide"])
+        with hp.conditional_scope("kind", ["wide"]):
+            if kind == "wide":
+                hp.Choice("factor", [2, 3])
+        return dense()
+
+    space = SearchSpace(rate=0.1, schedules="constant", rate_schedules="constant")
+    tuner = keras_tuner.GridSearch(ICHyperModel(build, space), "loss", directory=tmp_path)
+    names = {each.name for each in tuner.oracle.get_space().space}
+    assert names == {"kind", "factor", "learning_rate"}
+
+
+def test_only_what_sets_a_layer_is_searched():
+    """The model has two IC layers."""
+    hp = parameters()
+    ICHyperModel(dense(), SearchSpace(depths="stages", schedules="constant")).build(hp)
+    names = {each.name for each in hp.space}
+    assert names == {"rate_1", "rate_2", "rate_schedule", "learning_rate"}
 
 
 @pytest.mark.parametrize(
@@ -243,12 +313,8 @@ def flat():
             r"Received: orders=\('conv-relu-ic',\)",
         ),
         (
-            lambda: ICHyperModel(dense()),
-            r"needs the length of a training: give `steps`.* Received: steps=None",
-        ),
-        (
             lambda: ICHyperModel(dense(), steps=0),
-            r"`steps` must be None or an integer above 0. Received: steps=0",
+            r"`steps` must be an integer above 0. Received: steps=0",
         ),
         (
             lambda: ICHyperModel(dense(), {"rate": 0.1}),

@@ -2,12 +2,12 @@ import json
 
 import numpy as np
 import pytest
-from keras_ic.experiments import Configuration
 
+from keras_ic.training import TrainingConfig
 from keras_ic.tuning import SearchSpace, best, description, figures, report, reporting
 
 pytest.importorskip("matplotlib", reason="needs matplotlib")
-RECIPE = Configuration(data="digits", model="small", epochs=3, validation=0.1)
+RECIPE = TrainingConfig(data="digits", model="small", epochs=3, validation=0.1)
 
 
 def write(folder, scores, seeds=2, **others):
@@ -24,7 +24,7 @@ def write(folder, scores, seeds=2, **others):
             "rate": round(0.05 * index, 2),
             "learning_rate": 0.001 * (index + 1),
         }
-        configuration = Configuration(**{**RECIPE.to_dict(), "rate": values["rate"]}).to_dict()
+        configuration = TrainingConfig(**{**RECIPE.to_dict(), "rate": values["rate"]}).to_dict()
         line = {
             "trial": str(index),
             "values": values,
@@ -71,7 +71,7 @@ def test_stopped_and_failed_trials_are_in_the_table_and_not_the_best(tmp_path):
     configuration = RECIPE.to_dict()
     poor = {
         "trial": "8",
-        "values": {"order": "usual"},
+        "values": {"order": "conv-bn-relu"},
         "status": "PRUNED",
         "score": 0.99,
         "scores": [0.99],
@@ -80,7 +80,7 @@ def test_stopped_and_failed_trials_are_in_the_table_and_not_the_best(tmp_path):
     }
     failed = {
         "trial": "9",
-        "values": {"order": "usual"},
+        "values": {"order": "conv-bn-relu"},
         "status": "FAILED",
         "error": "a | b",
         "configuration": configuration,
@@ -90,7 +90,7 @@ def test_stopped_and_failed_trials_are_in_the_table_and_not_the_best(tmp_path):
     table = (tmp_path / "table.md").read_text()
     assert "| as poor, after 2 epochs |" in table and "| failed: a / b |" in table
     assert best.best([failed, poor]) is None
-    (tmp_path / "all").mkdir()
+    (tmp_path / "failed").mkdir()
     description.claim(tmp_path / "failed", description.read(tmp_path))
     (tmp_path / "failed" / "trials.jsonl").write_text(json.dumps(failed) + "\n")
     report(tmp_path / "failed")
@@ -122,9 +122,9 @@ def test_figures_of_many_trials(tmp_path, monkeypatch):
 
 
 def test_rates_of_the_thirds_of_the_depth():
-    stages = Configuration(rate_depth="stages", rates=(0.1, 0.2, 0.3))
+    stages = TrainingConfig(rate_depth="stages", rates=(0.1, 0.2, 0.3))
     np.testing.assert_allclose(figures._by_part(stages), [0.2, 0.1, 0.2, 0.3], atol=0.01)
-    linear = figures._by_part(Configuration(rate_depth="linear", rates=(0.0, 0.3)))
+    linear = figures._by_part(TrainingConfig(rate_depth="linear", rates=(0.0, 0.3)))
     assert linear[0] == pytest.approx(0.15) and linear[1] < 0.06 < 0.24 < linear[3]
 
 
@@ -134,3 +134,34 @@ def test_no_search_or_nothing_to_report(tmp_path):
     write(tmp_path, [])
     with pytest.raises(ValueError, match=r"No trial of this search has ended yet. Received: "):
         report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("trials.jsonl", "\n"),
+        ("trials.jsonl", "{}\n"),
+        ("trials.jsonl", "null\n"),
+        ("trials.jsonl", "[" * 100_000 + "\n"),
+        (
+            "trials.jsonl",
+            '{"trial": "0", "values": {}, "status": "COMPLETED", "configuration": 3}\n',
+        ),
+        ("best.json", ""),
+        ("best.json", "{}"),
+        ("best.json", "null"),
+        ("best.json", "{"),
+        ("best.json", '{"trial": 0, "values": 1, "score": 2, "command": 3, "configuration": {}'),
+        ("search.json", ""),
+        ("search.json", "{}"),
+        ("search.json", '{"recipe": {}, "space": {"rate": "x"}}'),
+        ("search.json", '{"recipe": 3, "space": {}}'),
+    ],
+)
+def test_damaged_files_are_named_in_one_line(tmp_path, name, text):
+    write(tmp_path, [(0.8, 0.9)])
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"damaged .* Received: '.*{name}'$") as caught:
+        report(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / name).read_text() == text

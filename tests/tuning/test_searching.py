@@ -4,43 +4,56 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
-from keras_ic.experiments import Configuration, read
 
-from keras_ic import data, experiments, saving
+from keras_ic import saving, training
+from keras_ic.training import TrainingConfig, datasets, read
+from keras_ic.training.datasets import in_memory
 from keras_ic.tuning import SearchSpace, best, search, searching, trial
 
 pytestmark = pytest.mark.tensorflow_only  # the images come through tf.data
 RECIPE = {"data": "digits", "model": "small", "train_size": 64, "validation": 0.25, "epochs": 2}
 SPACE = SearchSpace(rate_schedules="constant")
 
-# Searches until it is killed, in the middle of a trial, after an epoch.
+# Searches until it is killed, in the middle of its first trial, after an epoch.
 KILLED = """
-import os, pathlib, signal, sys
+import os, signal, sys
 import keras
-from keras_ic.experiments import Configuration
-from keras_ic.tuning import SearchSpace, search
+from keras_ic.training import TrainingConfig
+from keras_ic.tuning import search
 from tests.tuning.test_searching import RECIPE, SPACE
 
 class Kill(keras.callbacks.Callback):
-    def on_epoch_end(self, epoch, logs=None):
-        if len(list(pathlib.Path(sys.argv[1]).glob("trials/*"))) == 2 and epoch == 0:
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
-recipe = Configuration(**RECIPE)
-search(recipe, sys.argv[1], SPACE, tuner="grid", trials=3, callbacks=[Kill()], verbose=0)
+recipe = TrainingConfig(**RECIPE)
+search(recipe, sys.argv[1], SPACE, tuner="grid", trials=1, callbacks=[Kill()], verbose=0)
+"""
+
+# The same command while another process has the folder, which this one is to say.
+AGAIN = """
+import pathlib, sys
+from tests.tuning.test_searching import searched
+try:
+    searched(pathlib.Path(sys.argv[1]), trials=1, epochs=1)
+except ValueError as error:
+    print(error)
 """
 
 
 def searched(folder, **values):
     recipe = {name: values.pop(name) for name in list(values) if name in RECIPE}
     arguments = {"space": SPACE, "tuner": "random", "trials": 2, "verbose": 0, **values}
-    return search(Configuration(**{**RECIPE, **recipe}), folder, **arguments)
+    return search(TrainingConfig(**{**RECIPE, **recipe}), folder, **arguments)
 
 
 def lines(folder):
@@ -51,10 +64,8 @@ def lines(folder):
     return found
 
 
-@pytest.mark.parametrize("tuner", ["bayesian", "grid", "optuna"])  # random and Hyperband are below
-def test_each_tuner(tmp_path, tuner):
-    if tuner == "optuna":
-        pytest.importorskip("optuna", reason="needs optuna")
+@pytest.mark.parametrize("tuner", ["bayesian", "grid"])  # random and Hyperband are below
+def test_each_tuner(tmp_path, quick, tuner):
     found = searched(tmp_path, tuner=tuner, trials=2, epochs=1)
     made = lines(tmp_path)
     assert [line["trial"] for line in made] == ["0", "1"] and {line["status"] for line in made} == {
@@ -63,106 +74,76 @@ def test_each_tuner(tmp_path, tuner):
     assert found["score"] == max(line["score"] for line in made)
     for line in made:
         run = read(tmp_path / "trials" / line["trial"] / "seed0")
-        assert run.configuration == Configuration(**line["configuration"])
-        assert run.configuration.learning_rate == pytest.approx(line["values"]["learning_rate"])
+        assert run.config == TrainingConfig(**line["configuration"])
+        assert run.config.learning_rate == pytest.approx(line["values"]["learning_rate"])
         assert [run.values("val_accuracy")[-1]] == line["scores"] and line["curve"] == run.values(
             "val_accuracy"
         )
         if line["values"]["rate_depth"] == "linear":
-            assert run.configuration.rates == (
+            assert run.config.rates == (
                 line["values"]["rate_first"],
                 line["values"]["rate_last"],
             )
-    for name in (
-        "best.keras",
-        "best.json",
-        "table.md",
-        "rates.png",
-        "coordinates.png",
-        "search.json",
-    ):
+    for name in ("best.keras", "best.json", "table.md", "rates.png", "search.json"):
         assert (tmp_path / name).stat().st_size > 100
     assert len(list(tmp_path.glob("tensorboard/*/seed0/events*"))) == 2
 
 
-@pytest.mark.slow(reason="runs a search twice")
 def test_a_search_that_is_killed_goes_on_to_the_same_numbers(tmp_path):
-    """What the other tuners choose after a stop is a test of the oracles."""
-    searched(tmp_path / "through", tuner="grid", trials=3)
-    arguments = [sys.executable, "-c", KILLED, str(tmp_path / "broken")]
+    """What the tuners choose after a stop is a test of the oracles."""
     process = subprocess.run(
-        arguments,
+        [sys.executable, "-c", KILLED, str(tmp_path / "search")],
         cwd=pathlib.Path(__file__).parents[2],
         env=os.environ,
         capture_output=True,
         text=True,
     )
     assert process.returncode == -signal.SIGKILL, process.stderr
-    assert (
-        len(lines(tmp_path / "broken")) == 1
-        and not (tmp_path / "broken" / "trials" / "1" / "result.json").exists()
-    )
-    begun = read(tmp_path / "broken" / "trials" / "1" / "seed0").epochs
-    searched(tmp_path / "broken", tuner="grid", trials=3)
-    assert lines(tmp_path / "broken") == lines(tmp_path / "through")
-    assert read(tmp_path / "broken" / "trials" / "1" / "seed0").epochs[: len(begun)] == begun, (
-        "not from its last epoch"
-    )
-    for one, two in zip(
-        *(
-            saving.load_model(tmp_path / name / "best.keras").weights
-            for name in ("through", "broken")
-        ),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(one, two)
+    assert lines(tmp_path / "search") == []
+    begun = read(tmp_path / "search" / "trials" / "0" / "seed0").epochs
+    found = searched(tmp_path / "search", tuner="grid", trials=1)
+    run = read(tmp_path / "search" / "trials" / "0" / "seed0")
+    assert len(begun) == 1 and run.epochs[:1] == begun, "not from its last epoch"
+    config = TrainingConfig(**found["configuration"])
+    through = training.run(config, tmp_path / "through", verbose=0)
+    assert run.values("val_accuracy") == through.values("val_accuracy") == found["curve"]
+    files = tmp_path / "search" / "best.keras", tmp_path / "through" / "model.keras"
+    one, two = (saving.load_model(path).weights for path in files)
+    for mine, theirs in zip(one, two, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
-@pytest.mark.slow(reason="trains four trials, and one of them again")
-def test_hyperband_goes_on_with_what_it_has_trained(tmp_path):
-    """Three trials of one epoch, the best of which is gone on with: to the numbers of a run that
-    was never stopped.
-    """
-    searched(
-        tmp_path / "band",
-        tuner="hyperband",
-        trials=4,
-        epochs=3,
-        space=SearchSpace(depths="uniform", rate_schedules="constant"),
-    )
-    made = lines(tmp_path / "band")
+def test_hyperband_goes_on_with_what_it_has_trained(tmp_path, quick):
+    """Three trials of one epoch, the best of which is gone on with."""
+    space = SearchSpace(depths="uniform", rate_schedules="constant")
+    searched(tmp_path, tuner="hyperband", trials=4, epochs=3, space=space)
+    made = lines(tmp_path)
     assert [line["epochs"] for line in made] == [1, 1, 1, 3]
     last = made[-1]
     (first,) = [line for line in made[:3] if line["values"] == last["values"]]
-    assert (
-        first["score"] == max(line["score"] for line in made[:3])
-        and first["curve"] == last["curve"][:1]
-    )
-    through = experiments.run(
-        Configuration(**last["configuration"]), tmp_path / "through", verbose=0
-    )
-    assert through.values("val_accuracy") == last["curve"]
+    assert first["score"] == max(line["score"] for line in made[:3])
+    assert first["curve"] == last["curve"][:1]
 
 
-def test_seeds_of_a_trial(tmp_path):
+def test_seeds_of_a_trial(tmp_path, quick):
     found = searched(tmp_path, trials=1, seeds=2, epochs=1)
     runs = [read(tmp_path / "trials" / "0" / f"seed{seed}") for seed in (0, 1)]
-    assert [run.configuration.seed for run in runs] == [0, 1]
+    assert [run.config.seed for run in runs] == [0, 1]
     assert found["scores"] == [run.values("val_accuracy")[-1] for run in runs] and found[
         "score"
     ] == pytest.approx(np.mean(found["scores"]))
     assert len(found["test_accuracies"]) == 2
 
 
-def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(tmp_path, monkeypatch):
-    real = trial.experiments.run
+def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(tmp_path, quick, monkeypatch):
+    real = trial.training.run
 
-    def run(configuration, folder, *rest):
+    def run(configuration, folder, **rest):
         if folder.parent.name == "0":
             raise RuntimeError("out of\nmemory")
-        return real(configuration, folder, *rest)
+        return real(configuration, folder, **rest)
 
-    monkeypatch.setattr(trial.experiments, "run", run)
+    monkeypatch.setattr(trial.training, "run", run)
     found = searched(tmp_path, epochs=1)
     failed, done = lines(tmp_path)
     assert (failed["status"], failed["error"]) == (
@@ -184,7 +165,9 @@ def test_a_learning_rate_at_which_every_trial_diverges(tmp_path):
         ),
     ):
         search(
-            Configuration(**{**RECIPE, "optimizer": "sgd", "weight_decay": 10}),
+            TrainingConfig(
+                **{**RECIPE, "optimizer": "sgd", "weight_decay": 10, "recalibrate": "off"}
+            ),
             tmp_path,
             space,
             "random",
@@ -194,20 +177,20 @@ def test_a_learning_rate_at_which_every_trial_diverges(tmp_path):
     assert lines(tmp_path)[0]["status"] == "FAILED" and not (tmp_path / "best.keras").exists()
 
 
-def test_what_is_not_the_trials_fault_stops_the_search(tmp_path, monkeypatch):
-    def run(*arguments):
-        raise data.MissingDataError("no images")
+def test_what_is_not_the_trials_fault_stops_the_search(tmp_path, quick, monkeypatch):
+    def run(*arguments, **others):
+        raise datasets.MissingDataError("no images")
 
     with monkeypatch.context() as patch:
-        patch.setattr(trial.experiments, "run", run)
-        with pytest.raises(data.MissingDataError):
+        patch.setattr(trial.training, "run", run)
+        with pytest.raises(datasets.MissingDataError):
             searched(tmp_path, trials=1, epochs=1)
     assert lines(tmp_path) == []
     searched(tmp_path, trials=1, epochs=1)
     assert lines(tmp_path)[0]["status"] == "COMPLETED"
 
 
-def test_poor_trials_are_stopped(tmp_path, monkeypatch):
+def test_poor_trials_are_stopped(tmp_path, quick, monkeypatch):
     asked = []
 
     def is_poor(curve, others):
@@ -235,32 +218,33 @@ def test_poor_trials_are_stopped(tmp_path, monkeypatch):
     assert "as poor, after 1 epoch |" in (tmp_path / "table.md").read_text()
 
 
-def test_the_test_set_is_read_once_at_the_end(tmp_path, monkeypatch):
-    (x, _), (x_test, _) = data.digits()
-    real, judged = data.test_dataset, []
+def test_the_test_set_is_read_once_at_the_end(tmp_path, quick, monkeypatch):
+    (x, _), (x_test, y_test) = datasets.digits()
+    real, judged = datasets.test_dataset, []
 
     def test_dataset(x, *arguments):
         judged.append(np.array_equal(x, x_test))
         return real(x, *arguments)
 
-    monkeypatch.setattr(data, "test_dataset", test_dataset)
+    monkeypatch.setattr(datasets, "test_dataset", test_dataset)
+    monkeypatch.setattr(in_memory, "test_dataset", test_dataset)
     found = searched(tmp_path, epochs=1)
-    assert judged == [False, False, True]
+    assert judged == [True]
     assert searched(tmp_path, epochs=1) == found
-    assert judged == [False, False, True]
+    assert judged == [True]
     kept = x[:64][
         np.setdiff1d(np.arange(64), np.sort(np.random.RandomState(0).permutation(64)[:16]))
     ]
     model = saving.load_model(tmp_path / "best.keras")
     result = model.evaluate(
-        real(x_test, data.digits()[1][1], 250, *data.channel_statistics(kept)),
+        real(x_test, y_test, 250, *datasets.channel_statistics(kept)),
         verbose=0,
         return_dict=True,
     )
     assert found["test_accuracies"] == [pytest.approx(result["accuracy"])]
 
 
-def test_the_number_of_trials_may_be_changed_until_the_end(tmp_path, monkeypatch):
+def test_the_number_of_trials_may_be_changed_until_the_end(tmp_path, quick, monkeypatch):
     found = searched(tmp_path / "through", trials=2, epochs=1)
     with monkeypatch.context() as patch:
         patch.setattr(best, "conclude", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -294,10 +278,6 @@ def test_the_number_of_trials_may_be_changed_until_the_end(tmp_path, monkeypatch
         ({"prune": 1}, r"`prune` must be True or False"),
         ({"validation": 0}, r"`validation` must leave out a share .* Received: validation=0"),
         ({"model": "smal"}, r"did you mean 'small'\? Received: model='smal'"),
-        (
-            {"space": SearchSpace(orders="conv-relu-ic")},
-            r'small comes in the orders "usual" and "ic" alone',
-        ),
         ({"space": SearchSpace(learning_rate=None)}, r"Received: learning_rate=None"),
         ({"space": 3}, r"`space` must be a `SearchSpace` or None. Received: space=3"),
     ],
@@ -308,15 +288,13 @@ def test_bad_arguments(tmp_path, values, message):
     assert not (tmp_path / "search").exists()
 
 
-def test_what_a_recipe_has_for_ic_layers_outlives_the_usual_order(tmp_path):
-    recipe = Configuration(**RECIPE, keep_batch_norm=True, ic_layers="convolutions")
+def test_what_a_recipe_has_for_ic_layers_outlives_the_baseline(tmp_path):
+    recipe = TrainingConfig(**RECIPE, classifier_ic=False)
     what = searching.Search(recipe, SearchSpace(orders=("usual", "ic")), "random", 2, 1, False)
     searching.description.claim(tmp_path, what)
     searching.description.claim(tmp_path, what)
     found = searching.description.read(tmp_path)
-    assert (
-        found == what and found.recipe.keep_batch_norm and found.recipe.ic_layers == "convolutions"
-    )
+    assert found == what and found.recipe.classifier_ic is False
     searching.description.check(tmp_path, dataclasses.replace(what, trials=5))
     with pytest.raises(
         ValueError, match=r"This folder holds another search \(seeds 1 there, 2 here\)"
@@ -326,8 +304,9 @@ def test_what_a_recipe_has_for_ic_layers_outlives_the_usual_order(tmp_path):
 
 def test_other_folders_are_refused_and_stay_as_they_are(tmp_path):
     folder = tmp_path / "search"
+    folder.mkdir()
     searching.description.claim(
-        folder, searching.Search(Configuration(**RECIPE), SPACE, "random", 2, 1, False)
+        folder, searching.Search(TrainingConfig(**RECIPE), SPACE, "random", 2, 1, False)
     )
     before = (folder / "search.json").read_bytes()
     for values, message in (
@@ -346,13 +325,49 @@ def test_other_folders_are_refused_and_stay_as_they_are(tmp_path):
     assert (folder / "search.json").read_bytes() == before and len(list(folder.iterdir())) == 1
     (folder / "search.json").write_text("{")
     with pytest.raises(
-        ValueError, match=r"The description of this search is damaged.* Received: '.*search.json'"
+        ValueError, match=r"This file is damaged .*; restore it .* Received: '.*search.json'"
     ):
         searched(folder)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"This folder holds other files, but no search"):
         searched(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"The folder of a search must be a folder"):
+    with pytest.raises(ValueError, match=r"The folder is a file; choose another. Received"):
         searched(tmp_path / "other" / "notes.txt")
     assert (tmp_path / "other" / "notes.txt").read_text() == "mine"
+
+
+def test_the_same_command_twice_at_once(tmp_path, quick):
+    """The second is told who has the folder; the first goes on."""
+
+    class Again(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            command = [sys.executable, "-c", AGAIN, str(tmp_path / "search")]
+            seen.append(subprocess.run(command, capture_output=True, text=True))
+
+    seen = []
+    searched(tmp_path / "search", trials=1, epochs=1, callbacks=[Again()])
+    (second,) = seen
+    message = rf"Another run has this folder \(process {os.getpid()} on .*Received: .*search'"
+    assert re.search(message, second.stdout) and second.returncode == 0, second.stderr
+    assert len(lines(tmp_path / "search")) == 1
+
+
+def test_what_sets_nothing_is_not_searched(tmp_path, quick):
+    """The network has three IC layers."""
+    space = SearchSpace(stages=5, depths="stages", rate_schedules="constant", schedules="cosine")
+    searched(tmp_path, trials=1, epochs=1, space=space)
+    assert set(lines(tmp_path)[0]["values"]) == {"rate_1", "rate_2", "rate_3", "learning_rate"}
+
+
+def test_a_damaged_result_ends_the_search_and_can_be_deleted(tmp_path, quick):
+    path = tmp_path / "trials" / "0" / "result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    searching.description._write(
+        tmp_path, searching.Search(TrainingConfig(**RECIPE), SPACE, "random", 1, 1, False)
+    )
+    with pytest.raises(ValueError, match=r"damaged .*; delete it.* Received: '.*result.json'"):
+        searched(tmp_path, trials=1)
+    path.unlink()
+    assert searched(tmp_path, trials=1)["trial"] == "0"

@@ -1,7 +1,10 @@
+import dataclasses
+
 import keras_tuner
 import pytest
-from keras_ic.experiments import Configuration
 
+from keras_ic.training import TrainingConfig
+from keras_ic.training.rate_schedule import rates_over_depth
 from keras_ic.tuning import SearchSpace
 
 EVERYTHING = SearchSpace(
@@ -18,10 +21,10 @@ def values_of(space, **given):
 
 
 def test_what_a_trial_has_no_use_for_is_absent():
-    values, chosen = values_of(EVERYTHING, order="usual")
+    values, chosen = values_of(EVERYTHING, order="conv-bn-relu")
     assert (
         set(values) == {"order", "learning_rate", "schedule"}
-        and chosen["order"] == "usual"
+        and chosen["order"] == "conv-bn-relu"
         and chosen["rate"] == 0
     )
     names = {
@@ -35,7 +38,7 @@ def test_what_a_trial_has_no_use_for_is_absent():
             set(values)
             == {"order", "learning_rate", "schedule", "rate_depth", "rate_schedule"} | of_depth
         )
-        assert Configuration(**chosen).order == "conv-relu-ic"
+        assert TrainingConfig(**chosen).order == "conv-relu-ic"
 
 
 def test_what_is_chosen_is_what_is_run():
@@ -48,7 +51,7 @@ def test_what_is_chosen_is_what_is_run():
         rate_schedule="anneal",
         schedule="cosine",
     )
-    made = Configuration(**chosen)
+    made = TrainingConfig(**chosen)
     assert (made.rate_depth, made.rates, made.rate_schedule, made.schedule) == (
         "stages",
         (0, 0.075, 0.3),
@@ -63,7 +66,7 @@ def test_what_is_chosen_is_what_is_run():
 )
 def test_the_rate_takes_the_place_of_the_recipes(given):
     _, chosen = values_of(SearchSpace(rate=0.2, depths="uniform"))
-    made = Configuration(**{**Configuration(**given).to_dict(), **chosen})
+    made = TrainingConfig(**{**TrainingConfig(**given).to_dict(), **chosen})
     assert (made.rate, made.rate_depth, made.rates) == (0.2, "uniform", None)
 
 
@@ -77,7 +80,7 @@ def test_where_one_value_is_possible_there_is_nothing_to_choose():
     )
     values, chosen = values_of(space)
     assert values == {}
-    made = Configuration(**chosen)
+    made = TrainingConfig(**chosen)
     assert (made.rates, made.rate_schedule, made.learning_rate, made.schedule) == (
         (0.1, 0.1),
         "grow",
@@ -133,3 +136,41 @@ def test_the_same_from_its_dictionary():
 def test_bad_arguments(values, message):
     with pytest.raises(ValueError, match=message):
         SearchSpace(**values)
+
+
+def names_of(space):
+    hp = keras_tuner.HyperParameters()
+    space.choose(hp)
+    return [each.name for each in hp.space]
+
+
+@pytest.mark.parametrize("stages", [2, 3, 4, 5])
+@pytest.mark.parametrize("layers", [1, 2, 3, 4, 5, 9])
+def test_every_rate_sets_a_layer(stages, layers):
+    """Each hyperparameter of a rate, changed alone, changes the rate of a layer."""
+    space = SearchSpace(stages=stages, learning_rate=1e-3, schedules="cosine").for_layers(layers)
+    for depth in space.depths:
+        names = [name for name in names_of(space) if name not in ("rate_depth", "rate_schedule")]
+        values, chosen = values_of(space, rate_depth=depth)
+        before = rates_over_depth(TrainingConfig(**chosen), layers)
+        for name in names:
+            if name in values:
+                _, changed = values_of(space, **{**values, "rate_depth": depth, name: 0.3})
+                assert rates_over_depth(TrainingConfig(**changed), layers) != before, name
+
+
+def test_depths_that_come_to_the_same_are_one():
+    assert SearchSpace().for_layers(1).depths == ("uniform",)
+    assert SearchSpace(depths="linear").for_layers(1).depths == ("uniform",)
+    assert SearchSpace().for_layers(2).depths == ("uniform", "linear")
+    assert SearchSpace(depths="stages").for_layers(2) == SearchSpace(depths="stages", stages=2)
+    assert SearchSpace().for_layers(3) == SearchSpace()
+    one_rate = SearchSpace(rate=0.1, learning_rate=1e-3, schedules="cosine")
+    assert names_of(one_rate.for_layers(9)) == ["rate_schedule"]
+    assert names_of(dataclasses.replace(one_rate, rate=0).for_layers(9)) == []
+
+
+def test_a_range_below_one_step_has_nothing_to_choose():
+    space = SearchSpace(rate=(0.05, 0.06), depths="uniform", learning_rate=1, schedules="cosine")
+    values, chosen = values_of(space, rate_schedule="constant")
+    assert "rate" not in values and chosen["rate"] == 0.05
