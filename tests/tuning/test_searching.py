@@ -371,3 +371,19 @@ def test_a_damaged_result_ends_the_search_and_can_be_deleted(tmp_path, quick):
         searched(tmp_path, trials=1)
     path.unlink()
     assert searched(tmp_path, trials=1)["trial"] == "0"
+
+
+def test_image_files_are_judged_on_their_validation_images(tmp_path, quick):
+    """Which are all that there are: nothing is left to be a test set."""
+    for split in ("train", "val"):
+        for label in ("a", "b"):
+            path = tmp_path / "images" / split / label / "0.JPEG"
+            path.parent.mkdir(parents=True)
+            keras.utils.save_img(path, np.zeros((40, 40, 3)))
+    recipe = TrainingConfig(
+        data=str(tmp_path / "images"), model="small", image_size=32, epochs=1, batch=2
+    )
+    found = search(recipe, tmp_path / "search", SPACE, tuner="random", trials=1, verbose=0)
+    assert found["status"] == "COMPLETED" and "test_accuracies" not in found
+    table = (tmp_path / "search" / "table.md").read_text()
+    assert "Judged on the validation images" in table and "Test accuracy" not in table
