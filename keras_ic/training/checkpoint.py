@@ -1,6 +1,7 @@
 """Checkpoints of a training, from which it goes on as if it had never stopped."""
 
 import json
+import math
 import zipfile
 from typing import Any
 
@@ -14,6 +15,7 @@ from keras_ic.utils.json_files import OF_CONTENT
 from keras_ic.utils.validation import positive_int
 
 PROGRESS = "keras_ic_progress.json"
+NOTHING: dict[str, Any] = {"epoch": 0, "step": 0, "metrics": []}
 
 
 class CheckpointCallback(keras.callbacks.Callback):
@@ -97,28 +99,24 @@ class CheckpointCallback(keras.callbacks.Callback):
             # Whatever it is, the workers that wait for the chief have to be told.
             except Exception as error:
                 problem = " ".join(str(error).split()) or type(error).__name__
-        found = progress if progress is not None and not problem else {"epoch": 0, "step": 0}
-        place = [bool(problem), progress is not None, found["epoch"], found["step"]]
+        found = progress if progress is not None and not problem else NOTHING
+        # All values in one row, since the metrics of this model may not be built yet.
+        metrics = np.concatenate([np.zeros(0), *map(np.ravel, found["metrics"])])
+        exists = progress is not None
+        place = [bool(problem), exists, found["epoch"], found["step"], len(metrics)]
         if strategy is not None:
             place = from_chief(strategy, [np.array(place)])[0].tolist()
-        failed, exists, epoch, step = (int(value) for value in place)
+        failed, exists, epoch, step, values = (int(value) for value in place)
         if failed:
             raise ValueError(
                 f"The checkpoint cannot be read ({problem or 'see the message of the chief'});"
                 f" restore the file, or choose another folder. Received: {str(self.path)!r}"
             )
-        self.offset, self._metrics = step, None
-        if exists:
-            metrics = (
-                [0.0] * len(_metric_variables(model)) if progress is None else found["metrics"]
-            )
-            if strategy is not None:
-                give_variables(strategy, variables_of(model))
-                metrics = [
-                    value.tolist()
-                    for value in from_chief(strategy, [np.array(each) for each in metrics])
-                ]
-            self._metrics = metrics if step else None
+        if exists and strategy is not None:
+            give_variables(strategy, variables_of(model))
+            if values:
+                (metrics,) = from_chief(strategy, [metrics if is_chief else np.zeros(values)])
+        self.offset, self._metrics = step, metrics if step else None
         return epoch, step
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -126,13 +124,15 @@ class CheckpointCallback(keras.callbacks.Callback):
         self._epoch = epoch
         if self._metrics is not None:
             variables = _metric_variables(self.model)
-            if len(variables) != len(self._metrics):
+            sizes = [math.prod(variable.shape) for variable in variables]
+            if sum(sizes) != len(self._metrics):
                 raise ValueError(
                     "To go on within an epoch, the metrics of the model must be built; call its"
-                    f" `test_on_batch` once. Received: {len(variables)} variables of metrics for"
-                    f" {len(self._metrics)} values"
+                    f" `test_on_batch` once. Received: {sum(sizes)} values in variables of metrics"
+                    f" for {len(self._metrics)}"
                 )
-            for variable, value in zip(variables, self._metrics, strict=True):
+            parts = np.split(self._metrics, np.cumsum(sizes)[:-1])
+            for variable, value in zip(variables, parts, strict=True):
                 variable.assign(np.reshape(value, variable.shape).astype(variable.dtype))
             self._metrics = None
 
