@@ -1,6 +1,7 @@
 """Checkpoints of a training, from which it goes on as if it had never stopped."""
 
 import json
+import math
 import zipfile
 from typing import Any
 
@@ -71,7 +72,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         self.every = None if every is None else positive_int("every", every)
         self.stop = stop
         self.offset = 0
-        self._metrics: list[Any] | None = None
+        self._metrics: np.ndarray | None = None
 
     def place(self) -> tuple[int, int]:
         """The epoch and the step in it, both from 0, at which training goes on; `(0, 0)` without a
@@ -88,18 +89,21 @@ class CheckpointCallback(keras.callbacks.Callback):
         """
         strategy = getattr(getattr(model, "distribution", None), "strategy", None)
         self.offset, self._metrics = 0, None
+        row = np.zeros(0)
 
         def restored():
+            nonlocal row
             progress = self._progress()
             if progress is None:
-                return [0, 0, 0]
+                return [0, 0, 0, 0]
             saving.restore(model, self.path)
-            self._metrics = [np.array(value) for value in progress["metrics"]]
-            return [1, progress["epoch"], progress["step"]]
+            # All values in one row, since the metrics of a model may not be built yet.
+            row = np.concatenate([row, *map(np.ravel, progress["metrics"])])
+            return [1, progress["epoch"], progress["step"], len(row)]
 
         try:
-            found, epoch, self.offset = (
-                restored() if strategy is None else ask_chief(strategy, restored, 3)
+            found, epoch, self.offset, values = (
+                restored() if strategy is None else ask_chief(strategy, restored, 4)
             )
         except ValueError as error:
             raise ValueError(
@@ -108,10 +112,9 @@ class CheckpointCallback(keras.callbacks.Callback):
             ) from None
         if found and strategy is not None:
             broadcast_variables(strategy, variables_of(model))
-            metrics = self._metrics or [np.zeros(each.shape) for each in _metric_variables(model)]
-            self._metrics = broadcast(strategy, metrics)
-        if not self.offset:
-            self._metrics = None
+            if values:
+                (row,) = broadcast(strategy, [row if len(row) else np.zeros(values)])
+        self._metrics = row if self.offset else None
         return epoch, self.offset
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -119,13 +122,15 @@ class CheckpointCallback(keras.callbacks.Callback):
         self._epoch = epoch
         if self._metrics is not None:
             variables = _metric_variables(self.model)
-            if len(variables) != len(self._metrics):
+            sizes = [math.prod(variable.shape) for variable in variables]
+            if sum(sizes) != len(self._metrics):
                 raise ValueError(
                     "To go on within an epoch, the metrics of the model must be built; call its"
-                    f" `test_on_batch` once. Received: {len(variables)} variables of metrics for"
-                    f" {len(self._metrics)} values"
+                    f" `test_on_batch` once. Received: {sum(sizes)} values in variables of metrics"
+                    f" for {len(self._metrics)}"
                 )
-            for variable, value in zip(variables, self._metrics, strict=True):
+            parts = np.split(self._metrics, np.cumsum(sizes)[:-1])
+            for variable, value in zip(variables, parts, strict=True):
                 variable.assign(np.reshape(value, variable.shape).astype(variable.dtype))
             self._metrics = None
 

@@ -112,7 +112,7 @@ def test_broken_and_resumed_equals_unbroken_under_mirrored(shards, tiny, tmp_pat
 
 @pytest.mark.tensorflow_only
 def test_two_replicas_equal_one_device(shards, tiny, tmp_path, strategy):
-    settings = config(shards, rate=0.0, synchronized=True)
+    settings = config(shards, rate=0.0, synchronized=True, learning_rate=0.32)
     alone, both = (
         run(settings, tmp_path / name, where, verbose=0)
         for name, where in (("alone", None), ("both", strategy))
