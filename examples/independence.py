@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 import keras_ic
-from keras_ic import data
+from keras_ic.training import datasets
 
 KEEP = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 FORMS = {
@@ -37,7 +37,7 @@ LAYER = "activations"
 def trained(seed, epochs):
     """A small network in the IC order, its test accuracy, and the images."""
     keras.utils.set_random_seed(seed)
-    (x, y), (x_test, y_test) = data.digits()
+    (x, y), (x_test, y_test) = datasets.digits()
     layers = keras.layers
     model = keras.Sequential(
         [

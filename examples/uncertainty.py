@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 import keras_ic
-from keras_ic import data
+from keras_ic.training import datasets
 
 
 def trained(x, y, rate, epochs, seed):
@@ -74,7 +74,7 @@ def main(argv=None) -> dict:
     )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
-    (x, y), (x_test, y_test) = data.digits()
+    (x, y), (x_test, y_test) = datasets.digits()
     model = trained(x, y, arguments.rate, arguments.epochs, arguments.seed)
     noise = (
         np.random.default_rng(arguments.seed)

@@ -144,8 +144,15 @@ class PooledMoments:
         self.count: Any = 0.0
 
     def add(self, moments: Any) -> None:
-        """Takes in a set of values by its `(3, channels)` moments."""
-        mean, variance, count = np.asarray(moments, "float64")
+        """Takes in a set of values by its `(3, channels)` moments.
+
+        In the scope of a strategy, Keras joins those of all replicas to `(3 * replicas, channels)`.
+        """
+        moments = np.asarray(moments, "float64")
+        for each in moments.reshape(-1, 3, moments.shape[-1]):
+            self._add(*each)
+
+    def _add(self, mean: np.ndarray, variance: np.ndarray, count: np.ndarray) -> None:
         # What is not finite stays so, and its reader tells of it.
         with np.errstate(all="ignore"):
             self.count = self.count + count

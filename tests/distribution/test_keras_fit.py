@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from scipy import stats
 
 import keras_ic
 from keras_ic import distribution, saving
@@ -146,14 +145,14 @@ class LossOfEachStep(keras.callbacks.Callback):
         self.model.reset_metrics()
 
 
-def test_with_dropout_two_replicas_equal_one_device_in_distribution(strategy):
+def test_with_dropout_two_replicas_draw_the_masks_of_one_device(strategy):
     """Steps that change the masks alone. Both replicas get the same examples, so that with equal
-    masks the losses would spread 1.4 times as much.
+    masks the losses would be others.
     """
     import tensorflow as tf
 
     model = network(keras_ic.IC(0.5, synchronized=True, seed=1))
-    steps = 800
+    steps = 20
     losses = {}
     for name, place in (("two", strategy), ("one", one())):
         x, y = (np.concatenate([values, values]) for values in data(4))
@@ -164,8 +163,8 @@ def test_with_dropout_two_replicas_equal_one_device_in_distribution(strategy):
         )
         losses[name] = each.losses
     assert len(losses["one"]) == len(losses["two"]) == steps
-    assert stats.ks_2samp(losses["one"], losses["two"]).pvalue > 1e-3
-    assert np.std(losses["two"]) == pytest.approx(np.std(losses["one"]), rel=0.15)
+    assert np.std(losses["one"]) > 0.01
+    np.testing.assert_allclose(losses["two"], losses["one"], rtol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")

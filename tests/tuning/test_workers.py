@@ -20,6 +20,7 @@ def wait_for(found, seconds=120):
         time.sleep(0.05)
 
 
+@pytest.mark.slow(reason="starts and kills worker processes")
 def test_two_workers_one_of_which_is_killed(tmp_path, quick, capfd):
     """They come to what one process comes to, in whatever order."""
     searched(tmp_path / "alone", trials=3)
@@ -45,6 +46,7 @@ def test_two_workers_one_of_which_is_killed(tmp_path, quick, capfd):
     assert found["status"] == "COMPLETED" and (tmp_path / "shared" / "best.keras").exists()
 
 
+@pytest.mark.slow(reason="waits for a worker that is suspended")
 def test_a_suspended_worker_does_not_keep_its_trial(tmp_path, quick):
     """It is killed, and another takes up the trial, which ends once."""
     suspended = []
