@@ -24,6 +24,7 @@ class PublicNames(griffe.Extension):
                 submodule = module.members.get(name)
                 if (
                     submodule is not None
+                    and not submodule.is_alias
                     and submodule.is_module
                     and name in submodule.members
                     and submodule.members[name].is_function

@@ -1,8 +1,6 @@
 """`python -m keras_ic`."""
 
-import sys
-
-from keras_ic.cli import main
+from keras_ic.program import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

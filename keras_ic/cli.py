@@ -7,10 +7,13 @@ everything saved; 1 anything else.
 
 import argparse
 import dataclasses
+import functools
+import importlib
 import json
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -205,8 +208,31 @@ def _model_verb(verbs, name: str, run, what: str, output: str) -> argparse.Argum
     verb = verbs.add_parser(name, help=what, description=what)
     verb.add_argument("model", metavar="MODEL.keras", help="the model, a file that Keras saved")
     verb.add_argument("-o", "--output", metavar="OUT", help=output)
-    verb.set_defaults(run=run)
+    verb.add_argument(
+        "--import",
+        dest="modules",
+        metavar="MODULE",
+        nargs="+",
+        default=[],
+        help="import these first: they register classes of your own that the model has",
+    )
+    verb.set_defaults(run=functools.partial(_with_modules, run))
     return verb
+
+
+def _with_modules(run, arguments) -> Any:
+    """Runs a verb with the user's modules imported, those of the current folder too."""
+    sys.path.insert(0, "")
+    try:
+        for name in arguments.modules:
+            importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(
+            f"The module cannot be imported ({error}). Received: --import {name}"
+        ) from error
+    finally:
+        sys.path.remove("")
+    return run(arguments)
 
 
 def _policy(arguments) -> dict:

@@ -153,7 +153,8 @@ def load_model(path: str | os.PathLike) -> Any:
         reason = textwrap.shorten(f"{type(error).__name__}: {inner}", 300)
         raise ValueError(
             f"Keras cannot load this model file ({reason}); register the classes that are not"
-            f" Keras's, or take another copy. Received: {str(path)!r}"
+            " Keras's (on the command line, import their module by --import), or take another"
+            f" copy. Received: {str(path)!r}"
         ) from error
     for variable, state in _saved_random_states(model, path):
         variable.assign(state)

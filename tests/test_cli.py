@@ -167,3 +167,25 @@ def test_rewritten_model_is_refused(path, capsys):
     assert np.array_equal(
         sorted(file.name for file in path.parent.iterdir()), ["model.keras", "model_ic.keras"]
     )
+
+
+def test_modules_of_ones_own_are_imported_first(tmp_path, capsys, monkeypatch):
+    (tmp_path / "own_layers.py").write_text(
+        "import keras\n"
+        "@keras.saving.register_keras_serializable('own')\n"
+        "class Doubled(keras.layers.Layer):\n"
+        "    def call(self, x):\n"
+        "        return 2 * x\n"
+    )
+    code = (
+        "import keras, own_layers;"
+        "layers = [keras.Input((4,)), own_layers.Doubled(), keras.layers.Dense(2)];"
+        "keras.Sequential(layers).save('own.keras')"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    assert "--import" in error_of(capsys, "inspect", "own.keras")
+    message = error_of(capsys, "inspect", "own.keras", "--import", "no_such_module")
+    assert message.endswith("Received: --import no_such_module\n")
+    assert main(["inspect", "own.keras", "--import", "own_layers"]) == 0
+    assert "dense" in capsys.readouterr().out

@@ -19,10 +19,11 @@ class StopRequest:
         self.wanted = self.is_training = False
 
     def handle(self, number, frame):
-        """What a signal does. A second Ctrl-C stops at once; a second SIGTERM changes nothing."""
-        is_impatient = self.wanted and number == signal.SIGINT
-        self.wanted = True
-        if is_impatient or not self.is_training:
+        """What a signal does. Amid a training, a second Ctrl-C stops at once, and a second SIGTERM
+        changes nothing; after a stop no signal does.
+        """
+        is_first, self.wanted = not self.wanted, True
+        if self.is_training != is_first and (is_first or number == signal.SIGINT):
             raise KeyboardInterrupt
 
     @contextlib.contextmanager

@@ -208,3 +208,13 @@ def test_weights_of_another_layer_are_refused_and_change_nothing(tmp_path):
         narrow.load_weights(tmp_path / "wide.weights.h5")
     for a, b in zip(narrow.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.tensorflow_only
+def test_ragged_inputs():
+    import tensorflow as tf
+
+    ragged = tf.ragged.constant([[[1.0, 2.0]], [[1.0, 2.0], [3.0, 4.0]]], ragged_rank=1)
+    for training in (False, True):
+        with pytest.raises(ValueError, match=r"must be dense; .*Received: .*RaggedTensor"):
+            keras_ic.IC()(ragged, training=training)
