@@ -90,9 +90,9 @@ def checked_channels(layer, input_shape):
 
 def check_inputs(layer, inputs, mask, learning):
     """Refuses inputs and masks before anything changes."""
-    if "Ragged" in type(inputs).__name__:
+    if learning and "Ragged" in type(inputs).__name__:
         raise ValueError(
-            "The inputs must be dense; call their `to_tensor()`, and give the layer a mask of the"
+            "In training, the inputs must be dense; call their `to_tensor()`, and give the layer a mask of the"
             f" positions that count. Received: inputs of type {type(inputs).__name__}"
         )
     shape = tuple(inputs.shape)
