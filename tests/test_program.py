@@ -1,8 +1,15 @@
 """The process of the command line, in processes of its own."""
 
 import os
+import pathlib
+import signal
 import subprocess
 import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def run(code, *arguments, **options):
@@ -62,3 +69,30 @@ program()
 """
     done = run(code)
     assert done.returncode == 75 and done.stderr.splitlines()[-1] == "keras-ic: stopped"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_package_is_imported(number):
+    code = "print('begun', flush=True); from _keras_ic_main import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "--version"],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.readline()
+        time.sleep(0.5)  # the import takes seconds
+        process.send_signal(number)
+        shown, error = process.communicate()
+    # TensorFlow may have written lines of its own before.
+    assert (process.returncode, shown) == (75, "")
+    assert error.endswith("keras-ic: stopped\n") and "Traceback" not in error
+
+
+def test_the_program_runs_the_command_line():
+    code = "from _keras_ic_main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--version"], cwd=ROOT, text=True, capture_output=True
+    )
+    assert done.returncode == 0 and done.stdout.startswith("keras_ic ")

@@ -92,8 +92,8 @@ def check_inputs(layer, inputs, mask, learning):
     """Refuses inputs and masks before anything changes."""
     if learning and "Ragged" in type(inputs).__name__:
         raise ValueError(
-            "In training, the inputs must be dense; call their `to_tensor()`, and give the layer a mask of the"
-            f" positions that count. Received: inputs of type {type(inputs).__name__}"
+            "In training, the inputs must be dense; call their `to_tensor()`, and give the layer a"
+            f" mask of the positions that count. Received: inputs of type {type(inputs).__name__}"
         )
     shape = tuple(inputs.shape)
     dtype = keras.backend.standardize_dtype(inputs.dtype)
