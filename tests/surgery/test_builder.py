@@ -655,3 +655,23 @@ def test_a_training_step_of_each_mode():
         new = keras_ic.rewrite(model, weights=weights)
         history = new.fit(np.ones((8, 8, 8, 3)), np.zeros((8, 5)), batch_size=4, verbose=0)
         assert np.isfinite(history.history["loss"][0])
+
+
+@pytest.mark.filterwarnings("ignore:.*was passed an input with a mask attached to it")
+def test_a_mask_with_fewer_axes_than_the_frames_of_a_video():
+    inputs = keras.Input((4, 75))
+    frames = keras.layers.TimeDistributed(keras.layers.Reshape((5, 5, 3)))(
+        keras.layers.Masking()(inputs)
+    )
+    x = keras.layers.Conv3D(4, (1, 3, 3), activation="relu", name="first")(frames)
+    model = keras.Model(inputs, keras.layers.Conv3D(2, (1, 3, 3), name="second")(x))
+    new = keras_ic.rewrite(model, 0.1, skip_first=False)
+    ic = new.get_layer("first_ic")
+    videos = np.random.default_rng(0).normal(3.0, 2.0, (6, 4, 75)).astype("float32")
+    videos[:, 2:] = 0  # two frames of four are there
+    new(videos, training=True)
+    # The frames that are not there do not enter the statistics.
+    expected = videos[:, :2].reshape(-1, 3).mean(0)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(ic.moving_mean), 0.01 * expected, rtol=1e-3
+    )
