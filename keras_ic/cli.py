@@ -206,7 +206,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _model_verb(verbs, name: str, run, what: str, output: str) -> argparse.ArgumentParser:
     verb = verbs.add_parser(name, help=what, description=what)
-    verb.add_argument("model", metavar="MODEL.keras", help="the model, a file that Keras saved")
+    verb.add_argument(
+        "model",
+        metavar="MODEL.keras",
+        help="the model, a file that Keras saved; an older one, .h5, too",
+    )
     verb.add_argument("-o", "--output", metavar="OUT", help=output)
     verb.add_argument(
         "--import",

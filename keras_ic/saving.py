@@ -16,6 +16,7 @@ from keras_ic.layers.independent_component import IndependentComponent
 from keras_ic.utils.keras_internals import sublayers
 from keras_ic.utils.validation import checked_model, checked_path
 
+OLDER_FORMAT = (".h5", ".hdf5")  # of Keras, which tells of it when it is written
 CONFIG = "config.json"
 RANDOM_STATES = "keras_ic_random_states.json"
 WEIGHTS = {"model.weights.h5", "model.weights.npz"}
@@ -118,10 +119,11 @@ def save_model(model: keras.Model, path: str | os.PathLike) -> None:
 def load_model(path: str | os.PathLike) -> Any:
     """Loads a `.keras` file, compiled as it was saved, with its optimizer and its random states.
 
-    Every byte is checked against the sums in the file before Keras reads it.
+    Every byte is checked against the sums in the file before Keras reads it. A file of Keras's
+    older format, `.h5`, has no sums and no random states; it is read as far as Keras can.
 
     Args:
-        path: Path ending in `.keras`.
+        path: Path ending in `.keras`, `.h5` or `.hdf5`.
 
     Returns:
         The `keras.Model`.
@@ -143,22 +145,39 @@ def load_model(path: str | os.PathLike) -> Any:
     assert load_model(path).output_shape == (None, 2)
     ```
     """
+    if pathlib.Path(checked_path("path", path)).suffix in OLDER_FORMAT:
+        return _loaded(_checked_to_exist(pathlib.Path(path)))
     path = _checked_file(path)
+    model = _loaded(path)
+    for variable, state in _saved_random_states(model, path):
+        variable.assign(state)
+    return model
+
+
+def _loaded(path: pathlib.Path) -> Any:
     try:
-        model = keras.models.load_model(path, safe_mode=True)
+        return keras.models.load_model(path, safe_mode=True)
     # What a configuration or weights of the wrong form make Keras raise is nearly anything.
     except Exception as error:
         # Before it, Keras prints the whole configuration.
         inner = str(error).rpartition("Exception encountered: ")[2]
-        reason = textwrap.shorten(f"{type(error).__name__}: {inner}", 300)
+        reason = textwrap.shorten(f"{type(error).__name__}: {inner or error}", 300)
+        advice = "or take another copy"
+        if "ambda" in str(error):
+            advice = (
+                "or, if you trust the file, allow its lambda by"
+                " `keras.config.enable_unsafe_deserialization()` in that module"
+            )
+        elif path.suffix in OLDER_FORMAT:
+            advice = (
+                "or convert it where it loads, by `model = keras.models.load_model(path)` and"
+                ' `model.save("model.keras")`'
+            )
         raise ValueError(
             f"Keras cannot load this model file ({reason}); register the classes that are not"
-            " Keras's (on the command line, import their module by --import), or take another"
-            f" copy. Received: {str(path)!r}"
+            f" Keras's (on the command line, import their module by --import), {advice}."
+            f" Received: {str(path)!r}"
         ) from error
-    for variable, state in _saved_random_states(model, path):
-        variable.assign(state)
-    return model
 
 
 def restore(model: keras.Model, path: str | os.PathLike) -> None:
@@ -342,15 +361,19 @@ def _saved_random_states(model, path):
 
 
 def _checked_file(path):
-    path = checked_name(path)
-    if not path.is_file():
-        raise ValueError(f"There is no such model file; check the path. Received: {str(path)!r}")
+    path = _checked_to_exist(checked_name(path))
     with open(path, "rb") as file:
         if not _is_whole(file):
             raise ValueError(
                 "This is no whole Keras model file: it was cut off or damaged, or is of another"
                 f" kind; take another copy. Received: {str(path)!r}"
             )
+    return path
+
+
+def _checked_to_exist(path: pathlib.Path) -> pathlib.Path:
+    if not path.is_file():
+        raise ValueError(f"There is no such model file; check the path. Received: {str(path)!r}")
     return path
 
 

@@ -180,7 +180,9 @@ def test_other_endings(tmp_path, model):
     with pytest.raises(ValueError, match=message):
         save_model(model, tmp_path / "model.h5")
     with pytest.raises(ValueError, match=message):
-        load_model(tmp_path / "model.h5")
+        save_model(model, tmp_path / "of.model.h5")
+    with pytest.raises(ValueError, match=r"must end in `\.keras`\. Received: '.*model\.txt'$"):
+        load_model(tmp_path / "model.txt")
     assert os.listdir(tmp_path) == []
 
 
@@ -353,3 +355,30 @@ def test_what_is_no_model_and_no_path(tmp_path):
         save_model("x", tmp_path / "model.keras")
     with pytest.raises(ValueError, match=r"`path` must be a path.*Received: path=None"):
         load_model(None)
+
+
+@pytest.mark.filterwarnings("ignore:.*HDF5:UserWarning", "ignore:.*legacy:UserWarning")
+def test_the_older_format_is_read_as_far_as_keras_can(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")])
+    model.save(tmp_path / "model.h5")
+    loaded = load_model(tmp_path / "model.h5")
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(loaded.get_layer("dense").kernel),
+        keras.ops.convert_to_numpy(model.get_layer("dense").kernel),
+    )
+    (tmp_path / "damaged.h5").write_bytes(b"no file")
+    for name, message in (
+        ("damaged.h5", r"or convert it where it loads, .*Received: '.*h5'"),
+        ("missing.h5", r"There is no such model file; .*Received: '.*h5'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_model(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("ignore:.*HDF5:UserWarning", "ignore:.*legacy:UserWarning")
+@pytest.mark.parametrize("name", ["model.h5", "model.keras"])
+def test_a_lambda_is_refused_with_the_way_to_allow_it(tmp_path, name):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Lambda(lambda x: 2 * x)])
+    model.save(tmp_path / name)
+    with pytest.raises(ValueError, match=r"allow its lambda by `keras\.config\.enable_unsafe"):
+        load_model(tmp_path / name)
