@@ -147,9 +147,9 @@ def load_model(path: str | os.PathLike) -> Any:
     """
     if pathlib.Path(checked_path("path", path)).suffix in OLDER_FORMAT:
         return _loaded(_checked_to_exist(pathlib.Path(path)))
-    path = _checked_file(path)
-    model = _loaded(path)
-    for variable, state in _saved_random_states(model, path):
+    checked = _checked_file(path)
+    model = _loaded(checked)
+    for variable, state in _saved_random_states(model, checked):
         variable.assign(state)
     return model
 
