@@ -44,8 +44,10 @@ def moments(x, axis, valid=None):
     if valid is None:
         shift = jax.lax.stop_gradient(jnp.mean(x[first_example(x.ndim, axis)], axes))
         off = x - shift.reshape(columns)
-        mean = jnp.mean(off, axes)
-        variance = jnp.maximum(jnp.mean(jnp.square(off), axes) - jnp.square(mean), 0)
+        mean, second = jnp.mean(off, axes), jnp.mean(jnp.square(off), axes)
+        # Where the squares overflow, both terms are infinite, and so is the variance.
+        variance = jnp.maximum(second - jnp.square(mean), 0)
+        variance = jnp.where(second == jnp.inf, jnp.inf, variance)
         return shift + mean, variance, jnp.full_like(mean, x.size // x.shape[axis])
     valid = jnp.broadcast_to(valid, x.shape)
     count = jnp.sum(valid, axes, dtype=x.dtype)

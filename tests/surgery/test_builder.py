@@ -135,7 +135,7 @@ def test_a_class_with_an_objective_of_its_own_is_kept(recwarn):
         assert new.evaluate(x, y, verbose=0) == pytest.approx(
             model.evaluate(x, y, verbose=0), rel=1e-5
         )
-    assert not recwarn.list
+    assert not [each for each in recwarn.list if "are lost" in str(each.message)]
 
 
 def test_a_class_that_cannot_be_kept_is_told():
@@ -168,7 +168,8 @@ def test_a_class_that_cannot_be_kept_is_told():
                 match=rf"its {lost} are lost.*models that it is made of.*{kind.__name__}",
             ) as warned:
                 make(model)
-            assert {warning.filename for warning in warned} == {__file__}
+            told = [each for each in warned if "are lost" in str(each.message)]
+            assert {each.filename for each in told} == {__file__}
     assert not keras_ic.plan_fold(Harmless(3)).skipped
 
 

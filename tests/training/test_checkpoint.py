@@ -105,6 +105,7 @@ def test_within_an_epoch(strategy_or_none, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.tensorflow_only  # JAX and torch build them before the first epoch
 def test_metrics_that_are_not_built_are_told(tmp_path):
     with pytest.raises(InterruptedError):
         fit(compiled(), tmp_path / "c.keras", 2, broken=4)

@@ -43,7 +43,7 @@ def test_decoupled_weight_decay_is_for_kernels_alone():
     made = optimizer(configuration, 10, model)
     before = [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
     made.apply(
-        [keras.ops.zeros_like(variable) for variable in model.trainable_variables],
+        [keras.ops.zeros(variable.shape) for variable in model.trainable_variables],
         model.trainable_variables,
     )
     for variable, value in zip(model.trainable_variables, before, strict=True):
