@@ -17,21 +17,23 @@ from keras_ic.utils.lazy_imports import needed
 HEADER = (
     "network",
     "seeds",
+    "training, %",
     "final, %",
+    "above the baseline, points",
+    "recalibrated, %",
+    "above the baseline recalibrated, points",
     "top-5, %",
-    "best, %",
-    "mean of the last tenth, %",
+    "cross entropy",
+    "cross entropy recalibrated",
     "epochs to the baseline's final",
     "fluctuation, points",
     "a step, ms",
-    "recalibrated, %",
-    "above the baseline, points",
-    "p",
 )
-NOTE = """Test accuracy, unless a heading names other images, mean ± standard deviation over the
-seeds. The baseline of a row is conv-bn-relu with the same recipe and no dropout; p is that of
-Welch's t-test of equal mean final accuracies. Fluctuation: how far an epoch is from the mean of
-its two neighbours, over the first half of the epochs."""
+NOTE = """Test accuracy and cross entropy in nats, unless a heading names other images, mean ±
+standard deviation over the seeds; training accuracy in the last epoch. The baseline of a row is
+conv-bn-relu with the same recipe and no dropout. A difference is paired by the seed, mean ± half
+of its 95 % interval (Student's t). Fluctuation: how far an epoch is from the mean of its two
+neighbours, over the first half of the epochs."""
 
 
 def report(paths: Any, out: Any) -> list[Summary]:
@@ -153,16 +155,17 @@ def _row(summary: Summary) -> list[str]:
     return [
         summary.label,
         str(len(summary.seeds)),
+        spread(summary.training),
         spread(summary.final),
+        str(summary.difference or ""),
+        spread(summary.recalibrated),
+        str(summary.recalibrated_difference or ""),
         spread(summary.top5),
-        spread(summary.best),
-        spread(summary.last_tenth),
+        spread(summary.cross_entropy),
+        spread(summary.recalibrated_cross_entropy),
         reached if summary.baseline or any(summary.first_epochs) else "",
         "" if np.isnan(summary.fluctuation).any() else f"{np.mean(summary.fluctuation):.2f}",
         f"{np.median(summary.step_milliseconds):.1f}",
-        spread(summary.recalibrated),
-        "" if summary.difference is None else f"{summary.difference:+.2f}",
-        "" if summary.p_value is None else f"{summary.p_value:.2g}",
     ]
 
 

@@ -18,6 +18,25 @@ EXPERIMENT = ("data", "model", "train_size", "image_size", "epochs", "validation
 
 
 @dataclasses.dataclass(frozen=True)
+class Difference:
+    """The accuracy of a configuration above its baseline's, in percentage points.
+
+    Attributes:
+        mean: Float, the mean over the seeds that both have; of all seeds, if they share none.
+        half_width: Float, half of the 95 % interval of the mean of the differences, paired by the
+            seed, of Student's t; None for fewer than two seeds that both have.
+    """
+
+    mean: float
+    half_width: float | None
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f}" + (
+            "" if self.half_width is None else f" ± {self.half_width:.2f}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Summary:
     """The runs of one configuration with different seeds. Every list has one value a seed;
     accuracies are in percent.
@@ -27,14 +46,16 @@ class Summary:
         config: The `TrainingConfig` of the first run.
         seeds: List of integers.
         parameters: Integer, the trainable parameters.
+        training: List of the accuracies on the training images in the last epoch.
         final: List of the accuracies after the last epoch.
-        best: List of the best accuracies of any epoch.
-        last_tenth: List of the means over the last 10 % of the epochs (at least one).
+        cross_entropy: List of the cross entropies in nats after the last epoch, on the images of
+            the accuracies; nan where the record does not know it.
         fluctuation: List, in percentage points: how far the accuracy of an epoch is from the mean
             of its two neighbours, on average over the first half of the epochs, so that steady
             progress counts as none. Nan for fewer than three epochs in the half.
         step_milliseconds: List of the medians of a training step's time over the epochs.
         recalibrated: List of the accuracies after `recalibrate`, empty if it was not asked for.
+        recalibrated_cross_entropy: List of the cross entropies after `recalibrate`, likewise.
         top5: List of the shares of images with their class among the five likeliest, after the last
             epoch; empty but for ImageNet.
         curves: Array `(seeds, epochs)` of accuracies.
@@ -44,29 +65,28 @@ class Summary:
             there are no runs of it or this is it.
         first_epochs: List of the first epochs, from 1, at the mean final accuracy of the baseline
             (of itself, if it is one); None where it is not reached.
-        difference: Float, the mean final accuracy above the baseline's, in percentage points; None
-            without a baseline.
-        p_value: Float, of Welch's two-sided t-test of equal mean final accuracies (Welch, 1947);
-            None for fewer than two seeds on a side.
+        difference: `Difference` of the final accuracies from the baseline's; None without one.
+        recalibrated_difference: `Difference` of the accuracies after `recalibrate`, likewise.
     """
 
     label: str
     config: TrainingConfig
     seeds: list[int]
     parameters: int
+    training: list[float]
     final: list[float]
-    best: list[float]
-    last_tenth: list[float]
+    cross_entropy: list[float]
     fluctuation: list[float]
     step_milliseconds: list[float]
     recalibrated: list[float]
+    recalibrated_cross_entropy: list[float]
     top5: list[float]
     curves: Any
     minutes: Any
     baseline: str | None = None
     first_epochs: list[int | None] = dataclasses.field(default_factory=list)
-    difference: float | None = None
-    p_value: float | None = None
+    difference: Difference | None = None
+    recalibrated_difference: Difference | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -75,19 +95,26 @@ class Summary:
             for field in dataclasses.fields(self)
             if field.name not in ("config", "curves", "minutes")
         }
+        for name in ("difference", "recalibrated_difference"):
+            values[name] = values[name] and dataclasses.asdict(values[name])
         recipe = self.config.to_dict()
         recipe.pop("seed")
         curves = [[round(float(value), 4) for value in curve] for curve in self.curves]
         return {
             **values,
             "configuration": recipe,
-            "fluctuation": [None if np.isnan(value) else value for value in self.fluctuation],
+            **{
+                name: [value if np.isfinite(value) else None for value in values[name]]
+                for name in ("fluctuation", "cross_entropy", "recalibrated_cross_entropy")
+            },
             "curves": curves,
         }
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation, as text; of one value the value, of none nothing."""
+    """Mean ± standard deviation, as text; of one value the value, of none or a nan nothing."""
+    if not np.isfinite(values).all():
+        return ""
     if len(values) < 2:
         return "".join(f"{value:.2f}" for value in values)
     return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
@@ -192,21 +219,21 @@ def _labels(members: list[TrainingConfig]) -> dict[TrainingConfig, str]:
 
 def _summary(label: str, runs: list[Record]) -> Summary:
     curves = 100 * np.array([run.values("val_accuracy") for run in runs])
-    half, tenth = curves[:, : -(-curves.shape[1] // 2)], max(curves.shape[1] // 10, 1)
+    half = curves[:, : -(-curves.shape[1] // 2)]
     away = np.abs(half[:, 1:-1] - (half[:, :-2] + half[:, 2:]) / 2)
+    recalibrated = [run.recalibrated for run in runs if run.recalibrated is not None]
     return Summary(
         label=label,
         config=runs[0].config,
         seeds=[run.config.seed for run in runs],
         parameters=runs[0].head["parameters"],
+        training=[100 * run.epochs[-1]["accuracy"] for run in runs],
         final=curves[:, -1].tolist(),
-        best=curves.max(1).tolist(),
-        last_tenth=curves[:, -tenth:].mean(1).tolist(),
+        cross_entropy=[run.epochs[-1]["val_loss"] for run in runs],
         fluctuation=away.mean(1).tolist() if away.size else [float("nan")] * len(runs),
         step_milliseconds=[1000 * float(np.median(run.values("step_seconds"))) for run in runs],
-        recalibrated=[
-            100 * run.recalibrated["val_accuracy"] for run in runs if run.recalibrated is not None
-        ],
+        recalibrated=[100 * values["val_accuracy"] for values in recalibrated],
+        recalibrated_cross_entropy=[values["val_loss"] for values in recalibrated],
         top5=[100 * run.epochs[-1]["val_top5"] for run in runs if "val_top5" in run.epochs[-1]],
         curves=curves,
         minutes=np.stack(
@@ -228,21 +255,30 @@ def _compared(summary: Summary, baseline: Summary | None) -> Summary:
     ]
     if baseline is summary:
         return dataclasses.replace(summary, first_epochs=firsts)
-    p_value = None
-    if (
-        min(len(summary.seeds), len(baseline.seeds)) > 1
-        and np.ptp(summary.final + baseline.final) > 0
-    ):
-        p_value = float(
-            needed("scipy.stats", "SciPy", "plot")
-            .ttest_ind(summary.final, baseline.final, equal_var=False)
-            .pvalue
-        )
-    difference = float(np.mean(summary.final)) - goal
     return dataclasses.replace(
         summary,
         baseline=baseline.label,
         first_epochs=firsts,
-        difference=difference,
-        p_value=p_value,
+        difference=_difference(summary.seeds, summary.final, baseline.seeds, baseline.final),
+        recalibrated_difference=(
+            _difference(summary.seeds, summary.recalibrated, baseline.seeds, baseline.recalibrated)
+            if summary.recalibrated
+            else None
+        ),
     )
+
+
+def _difference(
+    seeds: list[int], values: list[float], other_seeds: list[int], others: list[float]
+) -> Difference:
+    other = dict(zip(other_seeds, others, strict=True))
+    paired = [
+        value - other[seed] for seed, value in zip(seeds, values, strict=True) if seed in other
+    ]
+    if not paired:
+        return Difference(float(np.mean(values) - np.mean(others)), None)
+    half_width = None
+    if len(paired) > 1:
+        quantile = needed("scipy.stats", "SciPy", "plot").t.ppf(0.975, len(paired) - 1)
+        half_width = float(quantile * np.std(paired, ddof=1) / np.sqrt(len(paired)))
+    return Difference(float(np.mean(paired)), half_width)

@@ -39,20 +39,14 @@ def test_the_figures_of_a_table(tmp_path):
         None,
         "conv-bn-relu",
     )
-    np.testing.assert_allclose([usual.final, usual.best, usual.last_tenth], [[40, 50]] * 3)
+    np.testing.assert_allclose([usual.training, usual.final], [[40, 40], [40, 50]])
+    np.testing.assert_allclose(usual.cross_entropy, [2, 2])
     assert (usual.first_epochs, ic.first_epochs) == ([None, 4], [2, None])  # at 45 %
-    np.testing.assert_allclose(ic.difference, 52 - 45)
-    # Welch: t = 7 / sqrt(128 / 2 + 50 / 2), with 64 + 25 squared over 64 ** 2 + 25 ** 2 degrees of
-    # freedom.
-    t, freedom = 7 / math.sqrt(64 + 25), 89**2 / (64**2 + 25**2)
-    x = np.linspace(t, 4000, 4_000_001)
-    density = (
-        math.gamma((freedom + 1) / 2)
-        / math.sqrt(freedom * math.pi)
-        / math.gamma(freedom / 2)
-        * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
-    )
-    assert ic.p_value == pytest.approx(2 * np.trapezoid(density, x), abs=2e-3)
+    # The differences of the seeds are 20 and -6. With one degree of freedom the 97.5 % quantile of
+    # Student's t is tan(0.475 pi).
+    assert ic.difference.mean == pytest.approx(7)
+    assert ic.difference.half_width == pytest.approx(math.tan(0.475 * math.pi) * 13)
+    assert usual.difference is None and ic.recalibrated_difference is None
     np.testing.assert_allclose(ic.minutes, [[1, 2, 3, 4]] * 2)
     np.testing.assert_allclose(ic.step_milliseconds, [25, 25])
 
@@ -75,13 +69,13 @@ def test_trainings_on_imagenet(tmp_path):
     write(tmp_path / "digits", head(), *(epoch(number) for number in (1, 2, 3)))
     digits, usual, ic = report(tmp_path, tmp_path / "out")
     assert (digits.top5, usual.top5, ic.baseline) == ([], [90.0], "conv-bn-relu")
-    np.testing.assert_allclose(ic.difference, 10)
+    assert (ic.difference.mean, ic.difference.half_width) == (pytest.approx(10), None)
     table = (tmp_path / "out" / "table.md").read_text()
     assert (
         "## resnet50-v1.5 on imagenet2012 at 224 pixels, 3 epochs\n\nAll with batch 64, warmup"
         " epochs 2, dtype float32." in table
     )
-    assert "| relu-ic-conv, rate 0.05 | 1 | 60.00 | 90.00 |" in table
+    assert "| relu-ic-conv, rate 0.05 | 1 | 40.00 | 60.00 | +10.00 | 90.00 | 2.00 |" in table
 
 
 def test_fluctuation_is_what_a_steady_climb_has_none_of(tmp_path):
@@ -91,11 +85,18 @@ def test_fluctuation_is_what_a_steady_climb_has_none_of(tmp_path):
     np.testing.assert_allclose(summarize(find(tmp_path))[0].fluctuation, [0, 3], atol=1e-9)
 
 
-def test_best_and_last_tenth(tmp_path):
-    runs(tmp_path, [[0.9] + [0.0] * 17 + [0.4, 0.6]], order="conv-bn-relu")
-    (usual,) = summarize(find(tmp_path))
-    np.testing.assert_allclose([*usual.best, *usual.last_tenth, *usual.final], [90, 50, 60])
-    assert usual.p_value is None and usual.difference is None
+def test_a_difference_is_paired_by_the_seeds_that_both_have(tmp_path):
+    runs(tmp_path, [[0.4], [0.5], [0.9]], order="conv-bn-relu", recalibrate="end")
+    runs(tmp_path, [[0.5], [0.6]], order="ic", recalibrate="end")
+    write(tmp_path / "alone", head(order="bn-relu-conv", seed=7, epochs=1), epoch(1, 0.7))
+    write(tmp_path / "other", head(order="conv-bn-relu", seed=8, epochs=1), epoch(1, 0.4))
+    found = {summary.label: summary for summary in summarize(find(tmp_path))}
+    paired = found["relu-ic-conv, rate 0.05, recalibrate end"]
+    for difference in (paired.difference, paired.recalibrated_difference):
+        assert difference.mean == pytest.approx(10)
+        assert difference.half_width == pytest.approx(0, abs=1e-9)
+    alone = found["bn-relu-conv, recalibrate off"].difference
+    assert str(alone) == "+30.00" and alone.half_width is None
 
 
 def test_the_baseline_has_the_same_recipe(tmp_path):
@@ -114,12 +115,6 @@ def test_the_baseline_has_the_same_recipe(tmp_path):
         ),
         "relu-ic-conv, rate 0.05, schedule cosine": None,
     }
-
-
-def test_equal_accuracies_have_no_p_value_of_nan(tmp_path):
-    runs(tmp_path, [[0.5], [0.5]], order="conv-bn-relu")
-    runs(tmp_path, [[0.5], [0.5]], order="ic")
-    assert [summary.p_value for summary in summarize(find(tmp_path))] == [None, None]
 
 
 def test_report(tmp_path):
@@ -141,14 +136,10 @@ def test_report(tmp_path):
         for line in text.splitlines()
         if line.startswith("| conv-bn") or line.startswith("| relu-ic")
     ]
-    assert rows[0].split(" | ")[1:6] == [
-        "2",
-        "45.00 ± 7.07",
-        "45.00 ± 7.07",
-        "45.00 ± 7.07",
-        "never, 4",
-    ]
-    assert rows[1].split(" | ")[-3:-1] == ["53.00 ± 11.31", "+7.00"]
+    one = ["2", "40.00 ± 0.00", "45.00 ± 7.07", "", "46.00 ± 7.07", "", "2.00 ± 0.00"]
+    assert rows[0].split(" | ")[1:8] == one
+    interval = "+7.00 ± 165.18"
+    assert rows[1].split(" | ")[4:7:2] == [interval, interval]
     assert (
         "Left out, since not finished (epochs): begun (1 of 9)." in text
         and "Versions: keras 3." in text
