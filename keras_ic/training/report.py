@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_ic import saving
+from keras_ic.training.figures import draw_curves, draw_recalibrated
 from keras_ic.training.presets import preset_of
 from keras_ic.training.record import find
 from keras_ic.training.summary import EXPERIMENT, Summary, spread, summarize
@@ -41,7 +42,8 @@ def report(paths: Any, out: Any) -> list[Summary]:
 
     In the folder `out` it leaves `table.md`, `summary.json` with all values and curves, and for
     each experiment (data, network, number of epochs) a figure of the accuracy by epoch and by
-    minutes, the mean over the seeds with the band from the lowest to the highest.
+    minutes, the mean over the seeds with the band from the lowest to the highest, and a figure of
+    the final accuracy as trained and after `recalibrate`, where all runs have both.
 
     Args:
         paths: Path or list of paths of folders that hold runs.
@@ -81,10 +83,15 @@ def report(paths: Any, out: Any) -> list[Summary]:
     for summary in summaries:
         names.setdefault(experiment(summary), []).append(summary)
     for name, members in names.items():
-        figure = re.sub(r"\W+", "-", name) + ".png"
-        with saving.replacing(folder / figure) as new:
-            _draw(pyplot, name, members, new)
-        parts.append(f"## {name}\n\n{_common(members)}{table(members)}\n\n![{name}]({figure})\n")
+        figure = re.sub(r"\W+", "-", name)
+        with saving.replacing(folder / f"{figure}.png") as new:
+            draw_curves(pyplot, name, members, new)
+        shown = f"![{name}]({figure}.png)\n"
+        if all(summary.recalibrated for summary in members):
+            with saving.replacing(folder / f"{figure}-recalibrated.png") as new:
+                draw_recalibrated(pyplot, name, members, new)
+            shown += f"\n![as trained and recalibrated]({figure}-recalibrated.png)\n"
+        parts.append(f"## {name}\n\n{_common(members)}{table(members)}\n\n{shown}")
     unfinished = [
         f"{record.folder.name} ({len(record.epochs)} of {record.config.epochs})"
         for record in records
@@ -167,43 +174,3 @@ def _row(summary: Summary) -> list[str]:
         "" if np.isnan(summary.fluctuation).any() else f"{np.mean(summary.fluctuation):.2f}",
         f"{np.median(summary.step_milliseconds):.1f}",
     ]
-
-
-def _draw(pyplot: Any, name: str, summaries: Sequence[Summary], path: pathlib.Path) -> None:
-    with pyplot.rc_context({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}):
-        canvas, axes = pyplot.subplots(1, 2, figsize=(12, 4.8), layout="constrained", sharey=True)
-        colours = pyplot.get_cmap(
-            "tab10" if len(summaries) <= 10 else "turbo", max(len(summaries), 10)
-        )
-        for index, summary in enumerate(summaries):
-            mean = summary.curves.mean(0)
-            by_time = summary.minutes.mean(0)
-            for one, x in zip(axes, (np.arange(1, len(mean) + 1), by_time), strict=True):
-                colour = (
-                    "black"
-                    if summary.config.order == "conv-bn-relu" and summary.baseline is None
-                    else colours(index)
-                )
-                one.plot(
-                    x,
-                    mean,
-                    color=colour,
-                    linewidth=1.8,
-                    marker="." if len(mean) < 3 else "",
-                    label=f"{summary.label} ({len(summary.seeds)})",
-                )
-                one.fill_between(
-                    x,
-                    summary.curves.min(0),
-                    summary.curves.max(0),
-                    color=colour,
-                    alpha=0.12,
-                    linewidth=0,
-                )
-        axes[0].set(xlabel="epoch", ylabel="test accuracy, %")
-        axes[0].xaxis.get_major_locator().set_params(integer=True)
-        axes[1].set(xlabel="minutes, at the median time of an epoch")
-        axes[0].legend(frameon=False, fontsize=9, title="(seeds)", alignment="left")
-        canvas.suptitle(name)
-        canvas.savefig(path, dpi=130)
-        pyplot.close(canvas)

@@ -153,6 +153,7 @@ def test_report(tmp_path):
         60,
     ]
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
+        "resnet20-on-cifar10-4-epochs-recalibrated.png",
         "resnet20-on-cifar10-4-epochs.png",
         "summary.json",
         "table.md",
