@@ -206,7 +206,7 @@ def test_words_on_data_are_those_of_recalibrate():
     for kind, make in kinds.items():
         said = []
         for function in (keras_ic.predict_with_uncertainty, keras_ic.recalibrate):
-            with pytest.raises(ValueError, match="`data`.*Received: ") as raised:
+            with pytest.raises(ValueError, match=r"`data`.*Received: ") as raised:
                 function(model, make(), verbose=0)
             said.append(str(raised.value))
         assert said[0] == said[1], kind

@@ -67,6 +67,8 @@ def place_ics(edits: Edits, policy: Policy) -> dict[int, str]:
             if reason:
                 reasons[call.key] = reason
                 continue
+            if spot.noise is None:
+                spot = _across_border(graph, spot, edits)
             key = (id(spot.anchor), spot.axis, id(spot.noise))
             insertion = shared.get(key) if policy.share else None
             if insertion is None:
@@ -74,6 +76,9 @@ def place_ics(edits: Edits, policy: Policy) -> dict[int, str]:
                     "", spot.rate, spot.axis, call.operation, spot.anchor, spot.seed, spot.why
                 )
                 edits.insertions.append(insertion)
+            if spot.reader is not None:
+                reasons[call.key] = f"one stands {spot.why}"
+                call, given = spot.reader, spot.reader.inputs[0]
             edits.readings[call.key, id(given)] = Reading(insertion, spot.steps)
     taken = taken_names(root)
     for index, insertion in enumerate(edits.insertions):
@@ -168,6 +173,7 @@ class _Spot:
             stays; None where the policy says the rate.
         noise: The dropout that made the difference.
         why: That in words.
+        reader: What reads the IC layer in place of the weight layer: a dropout in another model.
     """
 
     anchor: Any
@@ -177,6 +183,7 @@ class _Spot:
     seed: int | None = None
     noise: Any = None
     why: str = ""
+    reader: Call | None = None
 
 
 def _spot(graph: Graph, tensor, axis: int, edits: Edits) -> _Spot:
@@ -209,8 +216,45 @@ def _spot(graph: Graph, tensor, axis: int, edits: Edits) -> _Spot:
     if len(noises) == 1 and steps[0] is noises[0] and dropout_of(noises[0]) is not None:
         why = f"takes over {first.name} (Dropout {first.rate:g})"
         return _Spot(tensor, axis, tuple(steps[1:]), first.rate, first.seed, first, why)
-    why = f"before {first.name} ({type(first).__name__}), which is its dropout"
-    return _Spot(tensor, axis, tuple(steps), 0.0, None, first, why)
+    return _Spot(tensor, axis, tuple(steps), 0.0, None, first, _why_before(first))
+
+
+def _why_before(noise) -> str:
+    return f"before {noise.name} ({type(noise).__name__}), which is its dropout"
+
+
+def _across_border(graph: Graph, spot: _Spot, edits: Edits) -> _Spot:
+    """The place before a dropout which stands on the other side of the border of a model: around
+    the weight layer, or before it. Where something else reads on the way, the spot with a word on
+    that; where there is no such dropout, the spot.
+    """
+    tensor, is_alone, is_across = spot.anchor, True, False
+    while True:
+        is_alone = is_alone and graph.uses(tensor) == 1
+        call, beyond = graph.producer(tensor), graph.across(tensor)
+        if beyond:
+            crossed = graph if call is None else graph.children[id(call.operation)]
+            is_alone, is_across = is_alone and len(crossed.callers) == 1, True
+            graph, tensor = beyond[0]
+        elif call is None or not is_across:
+            return spot
+        elif is_noise(call):
+            break
+        elif is_shape_step(call) or is_identity_at_inference(call):
+            tensor = call.inputs[0]
+        else:
+            return spot
+    noise, anchor = call.operation, edits.source(graph, call.inputs[0])
+    axis = _channel_axis(graph, anchor)
+    if is_alone and has_channels(anchor, axis) and anchor.shape[axis] > 1:
+        why = f"{_why_before(noise)}, across the border of a model"
+        return _Spot(anchor, axis, (), 0.0, None, noise, why, call)
+    why = (
+        f"after {noise.name} ({type(noise).__name__}) across the border of a model, which is not"
+        " for this layer alone, so that the variance of training is not that of inference:"
+        " `keras_ic.Recalibration` re-estimates it"
+    )
+    return dataclasses.replace(spot, why=why)
 
 
 def _channel_axis(graph: Graph, tensor) -> int:

@@ -1,7 +1,7 @@
 """Rewriting a model into its IC form: `plan` says what `rewrite` does."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -278,30 +278,18 @@ def _take_out_normalizations(edits: Edits, policy: Policy) -> None:
             decision = FoldDecision.KEPT if reason else FoldDecision.REMOVED
             edits.folds[call.key] = Fold(decision, channel_axis_of(call), reason=reason)
     if policy.bias == "repair":
-        callers = _callers(root)
         for graph, call, _ in root.walk():
             if edits.is_bypassed(call):
                 edits.biased.update(
                     {
                         id(layer): layer
-                        for layer in _linear_layers_before(graph, call, callers)
+                        for layer in _linear_layers_before(graph, call)
                         if not has_bias(inside_time(layer))
                     }
                 )
 
 
-def _callers(root: Graph) -> Mapping[int, list[tuple[Graph, Call]]]:
-    """The calls of each nested model, by the id of its graph."""
-    callers: dict[int, list[tuple[Graph, Call]]] = {}
-    for graph, call, _ in root.walk():
-        if graph.child(call) is not None:
-            callers.setdefault(id(graph.child(call)), []).append((graph, call))
-    return callers
-
-
-def _linear_layers_before(
-    graph: Graph, call: Call, callers: Mapping[int, list[tuple[Graph, Call]]]
-) -> Iterator[Any]:
+def _linear_layers_before(graph: Graph, call: Call) -> Iterator[Any]:
     """The linear layers before a normalization, with nothing between that would keep a bias from
     doing the shift's work.
 
@@ -313,25 +301,15 @@ def _linear_layers_before(
         if (id(graph), id(tensor)) in seen:
             continue
         seen.add((id(graph), id(tensor)))
+        tensors += graph.across(tensor)
         producer = graph.producer(tensor)
-        if producer is None:
-            index = list(map(id, graph.inputs)).index(id(tensor))
-            given = [
-                (outer, outer.passed(caller)[index]) for outer, caller in callers.get(id(graph), [])
-            ]
-            tensors.extend(
-                (outer, passed) for outer, passed in given if isinstance(passed, keras.KerasTensor)
-            )
+        if producer is None or graph.child(producer) is not None:
             continue
-        child, layer = graph.child(producer), inside_time(producer.operation)
-        if child is not None:
-            tensors.append(
-                (child, child.outputs[list(map(id, producer.outputs)).index(id(tensor))])
-            )
-        elif is_linear(layer) and has_linear_activation(layer):
+        layer = inside_time(producer.operation)
+        if is_linear(layer) and has_linear_activation(layer):
             yield producer.operation
         elif keeps_shifts(producer) or is_batch_normalization(layer):
-            tensors.extend((graph, given) for given in producer.inputs)
+            tensors += [(graph, given) for given in producer.inputs]
 
 
 def _reasons_to_stay(edits: Edits, policy: Policy) -> dict[int, str]:
