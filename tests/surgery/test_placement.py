@@ -10,6 +10,7 @@ from keras import layers
 import keras_ic
 from keras_ic.surgery.placement import READS_INPUT
 from tests.surgery import models
+from tests.surgery.models import reasons
 
 
 def model_of(*stack, shape=(8, 8, 3)):
@@ -19,10 +20,6 @@ def model_of(*stack, shape=(8, 8, 3)):
 def names(model):
     """The layers of the model, without the inputs."""
     return [layer.name for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-
-
-def reasons(plan):
-    return {skip.layer: skip.reason for skip in plan.skipped}
 
 
 def stem():
