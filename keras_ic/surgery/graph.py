@@ -153,6 +153,16 @@ class Graph:
                 seen.add(id(child))
                 yield from child.walk(f"{path}/", seen)
 
+    def layers(self) -> Iterator[tuple["Graph", Call, str]]:
+        """As `walk`, the first call of each layer alone; not those of the models walked into."""
+        seen: set[int] = set()
+        for graph, call, path in self.walk():
+            layer = call.operation
+            new = id(layer) not in seen and isinstance(layer, keras.layers.Layer)
+            seen.add(id(layer))
+            if new and graph.child(call) is None:
+                yield graph, call, path
+
 
 def class_to_build(model: keras.Model) -> tuple[Any, list[str]]:
     """The class to build a copy of the model with, and the methods of the model's own class that

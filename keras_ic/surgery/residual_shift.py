@@ -50,7 +50,7 @@ def carried(
         absorbers: Knows which layers may get another bias, and whether a ReLU may be changed.
     """
     search = _Search(graph, axis, edits, absorbers)
-    relu = search.relu_before(call) if absorbers.activations else None
+    relu = search.relu_before(call) if absorbers.scope.activations else None
     wanting = call if relu is None else relu
     stream = wanting.inputs[0]
     feed = search.feed(stream, shift)
