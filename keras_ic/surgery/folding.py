@@ -290,7 +290,7 @@ class _Folding:
         """Has a residual stream carry the shift that would stay, where it can."""
         if not _is_of_the_size_of_its_inputs(fold.shift, affine_layer(call.operation, self.scope)):
             return
-        stream = carried(graph, call, fold.shift, fold.axis, self.edits, self.absorbers)
+        stream = carried(graph, call, fold.shift, fold.axis, self.absorbers)
         if stream is None or (stream.relu is not None and stream.relu.key in self.edits.clips):
             return
         if stream.relu is not None:

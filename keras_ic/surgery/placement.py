@@ -69,10 +69,11 @@ def place_ics(edits: Edits, policy: Policy) -> dict[int, str]:
             insertion = shared.setdefault(key, own) if policy.share else own
             if insertion is own:
                 edits.insertions.append(own)
-            if reader is not None:
+            if reader is None:
+                edits.readings[call.key, id(given)] = Reading(insertion, steps)
+            else:
                 reasons[call.key] = f"one stands {own.why}"
-                call, given, steps = reader, reader.inputs[0], ()
-            edits.readings[call.key, id(given)] = Reading(insertion, steps)
+                edits.readings[reader.key, id(reader.inputs[0])] = Reading(insertion, ())
     taken = taken_names(root)
     for index, insertion in enumerate(edits.insertions):
         insertion.name = unique_name(f"{insertion.layer.name}_ic", taken)
@@ -199,6 +200,7 @@ def _across_border(graph: Graph, insertion: Insertion, edits: Edits) -> Call | N
     if the IC layer goes before that; it is moved there. Where something else reads on the way, it
     stays, with a word on that.
     """
+    found = None
     tensor, is_alone, is_across = insertion.tensor, True, False
     while True:
         is_alone = is_alone and graph.uses(tensor) == 1
@@ -207,14 +209,15 @@ def _across_border(graph: Graph, insertion: Insertion, edits: Edits) -> Call | N
             crossed = graph if call is None else graph.children[id(call.operation)]
             is_alone, is_across = is_alone and len(crossed.callers) == 1, True
             graph, tensor = beyond[0]
-        elif call is None or not is_across:
-            return None
-        elif is_noise(call):
-            break
-        elif is_shape_step(call) or is_identity_at_inference(call):
+        elif call and is_across and (is_shape_step(call) or is_identity_at_inference(call)):
+            if is_noise(call):
+                found = graph, call, is_alone
             tensor = call.inputs[0]
         else:
-            return None
+            break
+    if found is None:
+        return None
+    graph, call, is_alone = found
     noise, anchor = call.operation, edits.source(graph, call.inputs[0])
     axis = _channel_axis(graph, anchor)
     if is_alone and has_channels(anchor, axis) and anchor.shape[axis] > 1:

@@ -87,10 +87,15 @@ ENDS = {
         0.0,
     ),
 }
-# Those that are no dropout, or with more than shapes between.
+# Those that are no dropout, with more than shapes between, and several across a border.
 OTHERS = {
     "dropout at rate 0": (lambda: [dropout(0.0)], "drop end_ic end", 0.05),
     "Identity": (lambda: [layers.Identity(name="same")], "same end_ic end", 0.05),
+    "two dropouts before a model": (
+        lambda: [dropout(), layers.Dropout(0.2, name="again"), part(flat(), end())],
+        "end_ic drop again part/flat part/end",
+        0.0,
+    ),
     "dropout, then pooling": (
         lambda: [dropout(), layers.GlobalAveragePooling2D(name="pool")],
         "drop pool end_ic end",
