@@ -112,11 +112,8 @@ def predict_with_uncertainty(
         and layer.rate > 0
         and hasattr(layer, "seed_generator")
     ]
-    own = [
-        layer.name
-        for layer in dropping
-        if not isinstance(layer, IndependentComponent) and type(layer).call not in STOCK_CALLS
-    ]
+    stocks = [layer for layer in dropping if isinstance(layer, layers.Dropout)]
+    own = [layer.name for layer in stocks if type(layer).call not in STOCK_CALLS]
     if own:
         raise ValueError(
             "What a Dropout with a `call` of its own does at inference is not known; use IC or"
@@ -163,38 +160,30 @@ def _moments(sampler: _Sampler, inputs: Any, samples: int) -> tuple[Any, Any]:
     with their number (Welford, 1962).
     """
     count = size_of(inputs)
-    mean: list[np.ndarray] = []
-    squares: list[np.ndarray] = []
     for number in range(1, samples + 1):
         outputs = sampler.predict_on_batch(inputs)
         values = [np.asarray(value) for value in keras.tree.flatten(outputs)]
         if any(value.shape[:1] != (count,) for value in values):
-            shapes = [value.shape for value in values]
             raise ValueError(
                 "Each output must have one entry for each input, along its first axis. Received:"
-                f" outputs of shapes {shapes} for {count} inputs"
+                f" outputs of shapes {[value.shape for value in values]} for {count} inputs"
             )
         if number == 1:
-            mean, squares = (
-                [np.zeros(value.shape) for value in values],
-                [np.zeros(value.shape) for value in values],
-            )
-        for index, value in enumerate(values):
-            difference = value - mean[index]
-            mean[index] += difference / number
-            squares[index] += difference * (value - mean[index])
-    stds = [np.sqrt(total / (samples - 1)) for total in squares]
-    precisions = [
-        value.dtype if value.dtype == "float64" else np.dtype("float32") for value in values
-    ]
+            means, squares = ([np.zeros(value.shape) for value in values] for _ in range(2))
+        for value, mean, square in zip(values, means, squares, strict=True):
+            difference = value - mean
+            mean += difference / number
+            square += difference * (value - mean)
+    stds = [np.sqrt(square / (samples - 1)) for square in squares]
 
     def packed(part):
-        return keras.tree.pack_sequence_as(
-            outputs,
-            [value.astype(precision) for value, precision in zip(part, precisions, strict=True)],
-        )
+        typed = [
+            each.astype("float64" if value.dtype == "float64" else "float32")
+            for each, value in zip(part, values, strict=True)
+        ]
+        return keras.tree.pack_sequence_as(outputs, typed)
 
-    return packed(mean), packed(stds)
+    return packed(means), packed(stds)
 
 
 @contextlib.contextmanager

@@ -162,6 +162,11 @@ class Halves(keras.utils.PyDataset):
         return {name: array[4 * index : 4 * index + 4] for name, array in sample(8).items()}, None
 
 
+class OnlyMore(Halves):
+    def __getitem__(self, index):
+        return ({"more": sample(4)["more"]},)
+
+
 def test_every_kind_of_data_gives_the_same(capsys):
     model = network()
     options = {"samples": 3, "verbose": 0}
@@ -185,6 +190,26 @@ def test_a_dataset():
     found = keras_ic.predict_with_uncertainty(model, data, **options)
     expected = keras_ic.predict_with_uncertainty(model, sample(6), batch_size=3, **options)
     np.testing.assert_array_equal(found.mean["logits"], expected.mean["logits"])
+
+
+def test_words_on_data_are_those_of_recalibrate():
+    model = network()
+    kinds = {
+        "no examples": lambda: sample(0),
+        "a word": lambda: "data",
+        "nothing": lambda: None,
+        "a generator that is at its end": lambda: (each for each in ()),
+        "a generator of one input of two": lambda: (each for each in [(np.zeros((2, 3)),)]),
+        "a dataset of one input of two": OnlyMore,
+        "arrays of other lengths": lambda: [np.zeros((2, 3)), np.zeros((3, 3))],
+    }
+    for kind, make in kinds.items():
+        said = []
+        for function in (keras_ic.predict_with_uncertainty, keras_ic.recalibrate):
+            with pytest.raises(ValueError, match=r"`data`.*Received: ") as raised:
+                function(model, make(), verbose=0)
+            said.append(str(raised.value))
+        assert said[0] == said[1], kind
 
 
 def test_a_sample_runs_compiled():

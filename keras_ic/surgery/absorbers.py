@@ -30,6 +30,25 @@ from keras_ic.surgery.layer_traits import (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    """What is folded, and what may be changed for it.
+
+    Attributes:
+        kinds: The classes of layers that are folded.
+        dropout: Whether dropout leaves too.
+        activations: Whether a ReLU may get bounds of each channel's own.
+        new_biases: Whether layers may get a bias.
+        constrained: Whether weights may change that a constraint holds.
+    """
+
+    kinds: tuple[Any, ...]
+    dropout: bool
+    activations: bool
+    new_biases: bool
+    constrained: bool
+
+
 @dataclasses.dataclass(eq=False)
 class Before:
     """What stands before a map and takes it up.
@@ -78,24 +97,13 @@ class Absorbers:
 
     Args:
         edits: What has been decided so far.
-        activations: Whether a ReLU may get bounds of each channel's own.
-        new_biases: Whether layers may get a bias.
-        constrained: Whether weights may change that a constraint holds.
+        scope: What may be changed.
         merges: Whether a call is one of a normalization that takes a map up.
     """
 
-    def __init__(
-        self,
-        edits: Edits,
-        activations: bool,
-        new_biases: bool,
-        constrained: bool,
-        merges: Callable[[Call, AffineMap], bool],
-    ):
+    def __init__(self, edits: Edits, scope: Scope, merges: Callable[[Call, AffineMap], bool]):
         self.edits = edits
-        self.activations = activations
-        self._new_biases = new_biases
-        self._constrained = constrained
+        self.scope = scope
         self._merges = merges
         # A layer that is called twice would absorb the same map for both of its calls.
         self._counts = collections.Counter(id(call.operation) for _, call, _ in edits.graph.walk())
@@ -105,8 +113,8 @@ class Absorbers:
         layer = inside_time(operation)
         return (
             self._counts[id(operation)] == 1
-            and (self._constrained or not constraints_of(layer))
-            and (not with_shift or self._new_biases or linear_folding.has_bias(layer))
+            and (self.scope.constrained or not constraints_of(layer))
+            and (not with_shift or self.scope.new_biases or linear_folding.has_bias(layer))
         )
 
     def before(self, graph: Graph, call: Call, given: AffineMap) -> Before | None:
@@ -203,7 +211,7 @@ class Absorbers:
 
     def _can_clip(self, call: Call, given: AffineMap, clip: Clip | None) -> bool:
         return (
-            self.activations
+            self.scope.activations
             and clip is None
             and call.key not in self.edits.clips
             and not np.any(given.scale < 0)
@@ -226,7 +234,7 @@ class Absorbers:
         if (
             not given.axes <= {axis + ahead}
             or id(call.operation) in self.edits.unfused
-            or not self.may_change(call.operation, bool(np.any(given.shift)))
+            or not self.may_change(call.operation, given.shifts)
             or not linear_folding.takes_output(layer, axis, rank - ahead, fused)
         ):
             return False
@@ -242,9 +250,9 @@ class Absorbers:
             return False
         if ahead and any(axis <= ahead for axis in given.axes):
             return False
-        return self.may_change(
-            reader.operation, bool(np.any(given.shift))
-        ) and linear_folding.takes_input(layer, _without(given, ahead))
+        return self.may_change(reader.operation, given.shifts) and linear_folding.takes_input(
+            layer, _without(given, ahead)
+        )
 
     def _obstacle(self, reader: Call, given: AffineMap) -> str:
         """Why `reader` does not take the map up."""
@@ -256,11 +264,11 @@ class Absorbers:
             return f"{name} reads it, which is no linear layer that could take it up"
         if self._counts[id(reader.operation)] != 1:
             return f"{name} reads it, which is called several times with the same weights"
-        if not self._constrained and constraints_of(layer):
+        if not self.scope.constrained and constraints_of(layer):
             return f"{name} reads it, whose {constraints_of(layer)[0]} its weights must obey"
-        if not self.may_change(reader.operation, with_shift=bool(np.any(given.shift))):
+        if not self.may_change(reader.operation, with_shift=given.shifts):
             return f"{name} reads it, which has no bias that could take up the shift"
-        if not self._takes(reader, AffineMap(given.scale, np.zeros_like(given.shift))):
+        if not self._takes(reader, given.without_shift()):
             axes = ", ".join(map(str, sorted(given.axes)))
             return f"{name} reads it, whose weights do not run along axis {axes} alone"
         if isinstance(layer, layers.EinsumDense):

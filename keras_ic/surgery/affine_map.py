@@ -52,6 +52,15 @@ class AffineMap:
             if size > 1
         }
 
+    @property
+    def shifts(self) -> bool:
+        """Whether it is more than a scale."""
+        return bool(np.any(self.shift))
+
+    def without_shift(self) -> "AffineMap":
+        """The scale alone."""
+        return AffineMap(self.scale, np.zeros_like(self.shift))
+
     def vectors(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Scale and shift along the one axis, of this size, along which they may differ."""
         return np.broadcast_to(self.scale.ravel(), (size,)), np.broadcast_to(
@@ -76,26 +85,23 @@ def moved_after(call: Call, given: AffineMap) -> AffineMap | None:
     """The map `after` such that `call(given(x))` is `after(call(x))`; None where there is none,
     or none is known.
     """
-    return (
-        _moved(call, given, call.inputs[0].shape, call.outputs[0].shape, down=True)
-        if is_plain(call)
-        else None
-    )
+    return _moved(call, given, down=True)
 
 
 def moved_before(call: Call, given: AffineMap) -> AffineMap | None:
     """The map `before` such that `given(call(x))` is `call(before(x))`; None where there is none,
     or none is known.
     """
-    return (
-        _moved(call, given, call.outputs[0].shape, call.inputs[0].shape, down=False)
-        if is_plain(call)
-        else None
-    )
+    return _moved(call, given, down=False)
 
 
-def _moved(call: Call, given: AffineMap, here: tuple, there: tuple, down: bool) -> AffineMap | None:
+def _moved(call: Call, given: AffineMap, down: bool) -> AffineMap | None:
+    if not is_plain(call):
+        return None
     operation: Any = call.operation
+    here, there = call.inputs[0].shape, call.outputs[0].shape
+    if not down:
+        here, there = there, here
     effect = effect_of(call)
     if is_identity_at_inference(call):
         return given
@@ -103,7 +109,7 @@ def _moved(call: Call, given: AffineMap, here: tuple, there: tuple, down: bool) 
         sizes_stay = len(here) == len(there) and all(
             here[axis] == there[axis] for axis in given.axes
         )
-        return given if sizes_stay and not np.any(given.shift) else None
+        return given if sizes_stay and not given.shifts else None
     if effect in (Effect.MEAN, Effect.MAXIMUM) and isinstance(operation, layers.Layer):
         if effect is Effect.MAXIMUM and np.any(given.scale < 0):
             return None

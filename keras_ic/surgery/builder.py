@@ -68,14 +68,10 @@ def check_copies(edits: Edits) -> None:
     """Raises the error of `build` for a layer of a class of the user's own that cannot be built
     anew, so that a plan promises nothing that the builder refuses.
     """
-    seen: set[int] = set()
-    for graph, call, _ in edits.graph.walk():
-        layer = call.operation
-        if isinstance(layer, keras.layers.Layer) and id(layer) not in seen:
-            seen.add(id(layer))
-            own = (type(part).__module__.split(".")[0] for part in sublayers(layer))
-            if graph.child(call) is None and set(own) - {"keras", "keras_ic"}:
-                copy_layer(layer, {}, _copy_model)
+    for _, call, _ in edits.graph.layers():
+        own = {type(part).__module__.split(".")[0] for part in sublayers(call.operation)}
+        if own - {"keras", "keras_ic"}:
+            copy_layer(call.operation, {}, _copy_model)
 
 
 def _copy_model(model: keras.Model) -> keras.Model:
@@ -92,7 +88,7 @@ class _Builder:
         self._freed = edits.freed()
         self.parts = Parts()
         self._initializers: list[tuple[Any, str, Any]] = []
-        self._name_holders: dict[int, Any] = {}
+        self._name_holders: dict[int, tuple[Any, Any]] = {}
 
     def model_of_all(self) -> Any:
         """The new model."""
@@ -100,30 +96,33 @@ class _Builder:
 
     def model(self, graph: Graph) -> Any:
         """The new model of a graph."""
-        if id(graph.model) not in self.parts.models:
-            new = self._sequential(graph) if graph.is_sequential else self._functional(graph)
-            self.parts.models[id(graph.model)] = (graph.model, new)
-        return self.parts.models[id(graph.model)][1]
+        make = self._sequential if graph.is_sequential else self._functional
+        return _once(self.parts.models, id(graph.model), graph.model, lambda: make(graph))
 
-    def _called(self, call: Call, child: Graph):
-        """What calls the new model: itself, or the `TimeDistributed` around it."""
-        old, model = call.operation, self.model(child)
+    def _operation(self, graph: Graph, call: Call):
+        """What is called in its place: a layer, a model, or the `TimeDistributed` around one."""
+        old, child = call.operation, graph.child(call)
+        if child is None:
+            return self._layer(old)
+        model = self.model(child)
         if old is child.model:
             return model
-        if id(old) not in self.parts.models:
-            new = type(old)(model, name=old.name, dtype=old.dtype_policy)
-            self.parts.models[id(old)] = (old, new)
-        return self.parts.models[id(old)][1]
+        return _once(
+            self.parts.models,
+            id(old),
+            old,
+            lambda: type(old)(model, name=old.name, dtype=old.dtype_policy),
+        )
 
     def _functional(self, graph: Graph):
         values: dict[int, Any] = {}
         for tensor in graph.inputs:
             values[id(tensor)] = self._input(tensor)
-        self._run(
-            graph,
-            values,
-            lambda operation, args, kwargs, outputs: keras.tree.flatten(operation(*args, **kwargs)),
-        )
+
+        def run(operation, outputs, *args, **kwargs):
+            return keras.tree.flatten(operation(*args, **kwargs))
+
+        self._run(graph, values, run)
         for tensor in graph.inputs:
             if not is_read(producer_of(values[id(tensor)])):
                 # Keras 3.12 refuses an input that nothing is computed from.
@@ -140,7 +139,7 @@ class _Builder:
         # with a second, dead call.
         stack = [self._input(graph.inputs[0])]
 
-        def append(operation, args, kwargs, outputs):
+        def append(operation, outputs, *args, **kwargs):
             # Op nodes in a Sequential compute masks, which the layers of the new one ask for
             # themselves.
             if isinstance(operation, keras.layers.Layer):
@@ -155,57 +154,44 @@ class _Builder:
 
     def _run(self, graph: Graph, values: dict[int, Any], apply: Callable) -> None:
         """Runs the graph as the plan has it; `values` holds the new tensors by the id of the old,
-        and gets the others.
+        and gets the others. `apply` gets an operation, the old outputs, and its arguments.
         """
         done: dict[tuple, Any] = {}
 
         def reading(call: Call, tensor):
+            """What the call reads in place of the tensor."""
             read = self.edits.readings.get((call.key, id(tensor)))
             if read is None:
                 return values[id(tensor)]
+            source = read.insertion.tensor
             key: tuple = (id(read.insertion),)
             if key not in done:
-                (done[key],) = apply(
-                    self._ic(read.insertion),
-                    (values[id(read.insertion.tensor)],),
-                    {},
-                    (read.insertion.tensor,),
-                )
+                (done[key],) = apply(self._ic(read.insertion), [source], values[id(source)])
             for step in read.steps:
                 producer, key = done[key], (*key, step.key)
                 if key not in done:
-                    args, kwargs = _replace_tensors(
-                        step, lambda tensor, producer=producer: producer
-                    )
-                    (done[key],) = apply(self._layer(step.operation), args, kwargs, step.outputs)
+                    args, kwargs = _replace_tensors(step, lambda tensor, given=producer: given)
+                    operation = self._layer(step.operation)
+                    (done[key],) = apply(operation, step.outputs, *args, **kwargs)
             return done[key]
 
         for call in self._needed(graph):
-            fold = self.edits.folds.get(call.key)
-            clip = self.edits.clips.get(call.key)
-            if fold is not None and fold.is_bypassed:
+            edits, key = self.edits, call.key
+            fold, clip = edits.folds.get(key), edits.clips.get(key)
+            if edits.is_bypassed(call):
                 outputs = [values[id(call.inputs[0])]]
             elif fold is not None and fold.is_replaced:
-                outputs = apply(
-                    self._affine(call, fold), (values[id(call.inputs[0])],), {}, call.outputs
-                )
+                affine = self._affine(call, fold)
+                outputs = apply(affine, call.outputs, values[id(call.inputs[0])])
             elif clip is not None and not clip.is_fused:
-                outputs = apply(
-                    self._clip(call, clip), (values[id(call.inputs[0])],), {}, call.outputs
-                )
+                outputs = [values[id(call.inputs[0])]]
             else:
-                child = graph.child(call)
-                operation = (
-                    self._layer(call.operation) if child is None else self._called(call, child)
-                )
-                args, kwargs = _replace_tensors(
-                    call, lambda tensor, call=call: reading(call, tensor)
-                )
-                outputs = apply(operation, args, kwargs, call.outputs)
-                if clip is not None:
-                    outputs = apply(self._clip(call, clip), tuple(outputs), {}, call.outputs)
-            if call.key in self._named:
-                outputs = apply(self._name_holder(call), tuple(outputs), {}, call.outputs)
+                args, kwargs = _replace_tensors(call, lambda tensor, by=call: reading(by, tensor))
+                outputs = apply(self._operation(graph, call), call.outputs, *args, **kwargs)
+            if clip is not None:
+                outputs = apply(self._clip(call, clip), call.outputs, *outputs)
+            if key in self._named:
+                outputs = apply(self._name_holder(call), call.outputs, *outputs)
             values.update(zip(map(id, call.outputs), outputs, strict=True))
 
     def _needed(self, graph: Graph) -> list[Call]:
@@ -224,26 +210,28 @@ class _Builder:
 
     def _affine(self, call: Call, fold: Fold):
         key, old = self.edits.affine_key(call), call.operation
-        if key not in self.parts.affines:
+
+        def make():
             axis = inside_time(old).axis
-            axis += time_axes(old) if axis >= 0 else 0
-            new = ChannelAffine(
-                axis,
+            return ChannelAffine(
+                axis + time_axes(old) if axis >= 0 else axis,
                 use_scale=fold.decision is FoldDecision.AFFINE,
                 name=self.edits.affine_names[key],
                 dtype=old.dtype_policy,
             )
-            self.parts.affines[key] = (old, new)
-        return self.parts.affines[key][1]
+
+        return _once(self.parts.affines, key, old, make)
 
     def _name_holder(self, call: Call):
         """What has the name of a layer that leaves, one for all of its calls."""
         old = call.operation
-        if id(old) not in self._name_holders:
-            self._name_holders[id(old)] = keras.layers.Identity(
-                name=old.name, dtype=old.dtype_policy.name
-            )
-        return self._name_holders[id(old)]
+        make = keras.layers.Identity
+        return _once(
+            self._name_holders,
+            id(old),
+            old,
+            lambda: make(name=old.name, dtype=old.dtype_policy.name),
+        )
 
     def _clip(self, call: Call, clip: Clip):
         # An op node has no dtype policy.
@@ -253,7 +241,7 @@ class _Builder:
         return new
 
     def _layer(self, old):
-        if id(old) not in self.parts.layers:
+        def make():
             changes = bias_changes(inside_time(old)) if id(old) in self.edits.biased else {}
             changes.update(dict.fromkeys(self._freed.get(id(old), ())))
             if id(old) in self.edits.unfused:
@@ -263,10 +251,11 @@ class _Builder:
                 if changes
                 else copy_operation(old, _copy_model)
             )
-            self.parts.layers[id(old)] = (old, new)
             if self.edits.weights != "fresh" and type(old) in WEIGHT_LAYERS:
                 self._postpone_initializers(new)
-        return self.parts.layers[id(old)][1]
+            return new
+
+        return _once(self.parts.layers, id(old), old, make)
 
     def _postpone_initializers(self, layer):
         """Has the layer start from zeros: random numbers would be overwritten at once.
@@ -290,21 +279,28 @@ class _Builder:
         return new.output
 
     def _ic(self, insertion: Insertion):
-        if id(insertion) not in self.parts.ics:
+        def make():
             dtype = insertion.layer.dtype_policy
             if dtype.quantization_mode is not None:
                 # The layer is quantized, what it reads is not: "int8_from_float32" names both.
                 dtype = dtype.name.rpartition("_from_")[2]
             assert insertion.rate is not None
-            ic = IndependentComponent(
+            return IndependentComponent(
                 insertion.rate,
                 axis=insertion.axis,
                 name=insertion.name,
                 dtype=dtype,
                 seed=insertion.seed,
             )
-            self.parts.ics[id(insertion)] = (insertion, ic)
-        return self.parts.ics[id(insertion)][1]
+
+        return _once(self.parts.ics, id(insertion), insertion, make)
+
+
+def _once(made: dict, key, old, make: Callable):
+    """The new one in the pair of this key, made the first time."""
+    if key not in made:
+        made[key] = (old, make())
+    return made[key][1]
 
 
 def _replace_tensors(call: Call, new: Callable) -> tuple[tuple, dict]:

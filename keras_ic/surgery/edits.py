@@ -2,7 +2,7 @@
 
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -84,22 +84,25 @@ class Insertion:
     """One new IC layer.
 
     Attributes:
-        name: Its name.
-        rate: Its rate; None until the policy has been asked.
-        axis: Its channel axis.
         layer: The (first) weight layer that it stands before.
         tensor: The tensor of the given model that it reads.
+        axis: Its channel axis.
+        rate: Its rate: that of the dropout in whose place it stands, or 0 before a dropout that
+            stays; None until the policy has been asked.
         seed: That of the dropout in whose place it stands.
-        why: Why it has a rate of its own.
+        noise: The dropout that made the difference.
+        why: That in words.
+        name: Its name.
     """
 
-    name: str
-    rate: float | None
-    axis: int
     layer: Any
     tensor: Any
+    axis: int
+    rate: float | None = None
     seed: int | None = None
+    noise: Any = None
     why: str = ""
+    name: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,20 +157,25 @@ class Edits:
             call = graph.producer(tensor)
         return tensor
 
+    def decided(self) -> Iterator[tuple[Call, str, Fold]]:
+        """The calls of normalizations, affines and dropouts: path, and what becomes of it."""
+        for _, call, path in self.graph.walk():
+            if call.key in self.folds:
+                yield call, path, self.folds[call.key]
+
     def absorptions(self) -> list[Absorption]:
         """All that layers absorb, in order."""
-        folds = [self.folds[call.key] for _, call, _ in self.graph.walk() if call.key in self.folds]
-        return [*(pair for fold in folds for pair in fold.absorptions), *self.last]
+        return [
+            *(pair for _, _, fold in self.decided() for pair in fold.absorptions),
+            *self.last,
+        ]
 
     def freed(self) -> dict[int, list[str]]:
         """The constraints that folded weights do not obey any more, by the id of their layer."""
         if not self.is_for_inference:
             return {}
-        return {
-            id(layer): constraints_of(inside_time(layer))
-            for layer, _ in self.absorptions()
-            if constraints_of(inside_time(layer))
-        }
+        held = {id(layer): constraints_of(inside_time(layer)) for layer, _ in self.absorptions()}
+        return {key: names for key, names in held.items() if names}
 
     def affine_key(self, call: Call) -> Any:
         """Tells the new affines apart: one for all calls of a layer that compute the same."""
@@ -177,16 +185,13 @@ class Edits:
     def name_new_layers(self) -> None:
         """Gives the new affines and clips names that nothing in the model has."""
         taken = taken_names(self.graph) | {insertion.name for insertion in self.insertions}
-        for _, call, _ in self.graph.walk():
-            fold = self.folds.get(call.key)
-            if fold is not None and fold.is_replaced:
+        for call, _, fold in self.decided():
+            key = self.affine_key(call) if fold.is_replaced else None
+            if key is not None and key not in self.affine_names:
                 kind = "affine" if fold.decision is FoldDecision.AFFINE else "shift"
-                if self.affine_key(call) not in self.affine_names:
-                    self.affine_names[self.affine_key(call)] = unique_name(
-                        f"{call.operation.name}_{kind}", taken
-                    )
-            if call.key in self.clips:
-                self.clips[call.key].name = unique_name(f"{call.operation.name}_clip", taken)
+                self.affine_names[key] = unique_name(f"{call.operation.name}_{kind}", taken)
+        for clip in self.clips.values():
+            clip.name = unique_name(f"{clip.call.operation.name}_clip", taken)
 
     def name_holders(self) -> set[int]:
         """The keys of the calls whose layers leave, or become another, but whose names `compile`

@@ -144,18 +144,12 @@ def fold(model: keras.Model) -> keras.Model:
 def _reasons_to_stay(edits: Edits) -> dict[int, str]:
     """Why layers stay that have normalizations inside, by the key of their first call."""
     reasons: dict[int, str] = {}
-    seen: set[int] = set()
-    for graph, call, _ in edits.graph.walk():
-        layer = call.operation
-        new = id(layer) not in seen and isinstance(layer, keras.layers.Layer)
-        seen.add(id(layer))
-        if not new or call.key in edits.folds or graph.child(call) is not None:
-            continue
-        hidden = sum(affine_layer(part) is not None for part in sublayers(layer))
-        if hidden:
+    for _, call, _ in edits.graph.layers():
+        hidden = sum(affine_layer(part) is not None for part in sublayers(call.operation))
+        if hidden and call.key not in edits.folds:
             why = (
                 "called with training=True"
-                if is_readable(layer)
+                if is_readable(call.operation)
                 else "what happens inside cannot be seen"
             )
             reasons[call.key] = f"stays, and the {hidden} normalizations in it: {why}"
@@ -167,11 +161,9 @@ def _untrained(edits: Edits) -> list[str]:
     they are not identities as after `rewrite(..., weights="preserve")`.
     """
     found = []
-    for _, call, path in edits.graph.walk():
-        layer, fold = affine_layer(call.operation), edits.folds.get(call.key)
-        if fold is None or fold.decision is FoldDecision.KEPT:
-            continue
-        if not hasattr(layer, "moving_variance"):
+    for call, path, fold in edits.decided():
+        layer = affine_layer(call.operation)
+        if fold.decision is FoldDecision.KEPT or not hasattr(layer, "moving_variance"):
             continue
         seen = as_array(layer.moving_mean).any() or (as_array(layer.moving_variance) != 1).any()
         scale, shift = inference_affine(layer)

@@ -36,7 +36,7 @@ from keras import layers
 
 from keras_ic.layers.channel_affine import ChannelAffine
 from keras_ic.layers.independent_component import IndependentComponent
-from keras_ic.surgery.absorbers import Absorbers, Before, clip_of, into_output
+from keras_ic.surgery.absorbers import Absorbers, Before, Scope, clip_of, into_output
 from keras_ic.surgery.affine_map import AffineMap, clip_bounds
 from keras_ic.surgery.edits import Edits, Fold, FoldDecision
 from keras_ic.surgery.graph import Call, Graph
@@ -58,25 +58,6 @@ LARGEST_CARRIED = 8
 # How far from 1 a scale may be that rounding alone has moved: that of the IC layers that a
 # function-preserving rewriting starts from.
 IDENTITY = 2e-7
-
-
-@dataclasses.dataclass(frozen=True)
-class Scope:
-    """What is folded, and what may be changed for it.
-
-    Attributes:
-        kinds: The classes of layers that are folded.
-        dropout: Whether dropout leaves too.
-        activations: Whether a ReLU may get bounds of each channel's own.
-        new_biases: Whether layers may get a bias.
-        constrained: Whether weights may change that a constraint holds.
-    """
-
-    kinds: tuple[Any, ...]
-    dropout: bool
-    activations: bool
-    new_biases: bool
-    constrained: bool
 
 
 FOR_INFERENCE = Scope(
@@ -152,9 +133,7 @@ class _Folding:
     def __init__(self, edits: Edits, scope: Scope):
         self.edits = edits
         self.scope = scope
-        self.absorbers = Absorbers(
-            edits, scope.activations, scope.new_biases, scope.constrained, self._merges
-        )
+        self.absorbers = Absorbers(edits, scope, self._merges)
         self._pending: dict[int, AffineMap] = {}
 
     def run(self) -> None:
@@ -283,9 +262,7 @@ class _Folding:
         """The shift stays, the scale goes into what comes after; or all of it stays."""
         layer = affine_layer(call.operation, self.scope)
         scale, shift = whole.vectors(call.outputs[0].shape[axis])
-        after = self.absorbers.after(
-            graph, call, AffineMap(whole.scale, np.zeros_like(whole.shift))
-        )
+        after = self.absorbers.after(graph, call, whole.without_shift())
         # Such a one is what an earlier folding left.
         is_mere_shift = isinstance(layer, ChannelAffine) and given is None and np.all(scale == 1)
         if is_mere_shift or after.reason or after.normalizations:
@@ -313,7 +290,7 @@ class _Folding:
         """Has a residual stream carry the shift that would stay, where it can."""
         if not _is_of_the_size_of_its_inputs(fold.shift, affine_layer(call.operation, self.scope)):
             return
-        stream = carried(graph, call, fold.shift, fold.axis, self.edits, self.absorbers)
+        stream = carried(graph, call, fold.shift, fold.axis, self.absorbers)
         if stream is None or (stream.relu is not None and stream.relu.key in self.edits.clips):
             return
         if stream.relu is not None:
@@ -325,10 +302,11 @@ class _Folding:
             if clip is None:
                 return
             self.edits.clips[stream.relu.key] = clip
-        for operation, shift in stream.feeds:
-            self.edits.last.append(into_output(operation, np.ones_like(shift), shift))
-            if not has_bias(inside_time(operation)):
-                self.edits.biased[id(operation)] = operation
+        absorptions = [
+            into_output(operation, np.ones_like(shift), shift) for operation, shift in stream.feeds
+        ]
+        self.edits.last += absorptions
+        self._add_biases(absorptions, fold.shift)
         targets = (*fold.targets, *dict.fromkeys(operation for operation, _ in stream.feeds))
         self.edits.folds[call.key] = dataclasses.replace(
             fold, decision=FoldDecision.CARRIED, targets=targets, reason=""

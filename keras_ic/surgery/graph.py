@@ -67,10 +67,13 @@ class Graph:
             for tensor in call.inputs:
                 self._consumers.setdefault(id(tensor), []).append(call)
         self.children: dict[int, Graph] = {}
+        self.callers: list[tuple[Graph, Call]] = []
         for call in self.calls:
             inner = model_called(call)
-            if inner is not None and id(call.operation) not in self.children:
-                self.children[id(call.operation)] = graphs.get(id(inner)) or Graph(inner, graphs)
+            if inner is not None:
+                child = graphs.get(id(inner)) or Graph(inner, graphs)
+                self.children[id(call.operation)] = child
+                child.callers.append((self, call))
 
     def producer(self, tensor) -> Call | None:
         """The call that computes `tensor`; None for an input of the model."""
@@ -83,6 +86,24 @@ class Graph:
     def is_read_once(self, tensor) -> bool:
         """Whether one call reads `tensor`, and the model does not give it out."""
         return len(self.consumers(tensor)) == 1 and id(tensor) not in self.output_ids
+
+    def uses(self, tensor) -> int:
+        """How often `tensor` is read or given out."""
+        return len(self.consumers(tensor)) + sum(tensor is output for output in self.outputs)
+
+    def across(self, tensor) -> list[tuple["Graph", Any]]:
+        """The tensors that `tensor` is on the other side of a border of models, each with its
+        graph: what the calls of this model pass for it, or the output of the model that gives it.
+        """
+        call = self.producer(tensor)
+        if call is None:
+            index = list(map(id, self.inputs)).index(id(tensor))
+            passed = [(outer, outer.passed(caller)[index]) for outer, caller in self.callers]
+            return [pair for pair in passed if isinstance(pair[1], keras.KerasTensor)]
+        child = self.child(call)
+        if child is None:
+            return []
+        return [(child, child.outputs[list(map(id, call.outputs)).index(id(tensor))])]
 
     def child(self, call: Call) -> "Graph | None":
         """The graph of the model that `call` calls; None where it calls a layer or an operation."""
@@ -131,6 +152,16 @@ class Graph:
             if child is not None and id(child) not in seen:
                 seen.add(id(child))
                 yield from child.walk(f"{path}/", seen)
+
+    def layers(self) -> Iterator[tuple["Graph", Call, str]]:
+        """As `walk`, the first call of each layer alone; not those of the models walked into."""
+        seen: set[int] = set()
+        for graph, call, path in self.walk():
+            layer = call.operation
+            new = id(layer) not in seen and isinstance(layer, keras.layers.Layer)
+            seen.add(id(layer))
+            if new and graph.child(call) is None:
+                yield graph, call, path
 
 
 def class_to_build(model: keras.Model) -> tuple[Any, list[str]]:
@@ -192,24 +223,12 @@ def read_to_change(model: keras.Model) -> Graph:
     not tell.
     """
     root = read(model)
-    graphs = [
-        root,
-        *{
-            id(child): child
-            for graph, call, _ in root.walk()
-            if (child := graph.child(call)) is not None
-        }.values(),
-    ]
-    in_training = {
-        id(call.operation)
-        for graph in graphs
-        for call in graph.calls
-        if call.kwargs.get("training")
-    }
-    for graph in graphs:
-        graph.children = {
-            key: child for key, child in graph.children.items() if key not in in_training
-        }
+    calls = list(root.walk())
+    in_training = {id(call.operation) for _, call, _ in calls if call.kwargs.get("training")}
+    for graph in {id(graph): graph for graph, _, _ in calls}.values():
+        for key in in_training & set(graph.children):
+            child = graph.children.pop(key)
+            child.callers = [pair for pair in child.callers if id(pair[1].operation) != key]
     return root
 
 

@@ -62,33 +62,18 @@ def inspect(model: keras.Model) -> list[Row]:
     """
     rows = []
     for graph, call, path in read(model).walk():
-        kind = type(unwrap(call.operation)).__name__
+        layer = unwrap(call.operation)
+        kind = type(layer).__name__
         if is_ic(call.operation):
-            rows.append(
-                Row(
-                    path,
-                    kind,
-                    state=(
-                        f"rate {unwrap(call.operation).rate:g},"
-                        f" {_statistics(unwrap(call.operation))}"
-                    ),
-                )
-            )
+            rows.append(Row(path, kind, state=f"rate {layer.rate:g}, {_statistics(layer)}"))
         elif is_batch_normalization(call.operation):
-            rows.append(Row(path, kind, state=_statistics(unwrap(call.operation))))
-        elif isinstance(unwrap(call.operation), WEIGHT_LAYERS):
-            producer = graph.producer(call.inputs[0])
-            while producer is not None and (
-                is_shape_step(producer) or is_identity_at_inference(producer)
-            ):
-                producer = graph.producer(producer.inputs[0])
-            rows.append(
-                Row(
-                    path,
-                    kind,
-                    reads="an input of its model" if producer is None else producer.operation.name,
-                )
-            )
+            rows.append(Row(path, kind, state=_statistics(layer)))
+        elif isinstance(layer, WEIGHT_LAYERS):
+            before = graph.producer(call.inputs[0])
+            while before and (is_shape_step(before) or is_identity_at_inference(before)):
+                before = graph.producer(before.inputs[0])
+            reads = before.operation.name if before else "an input of its model"
+            rows.append(Row(path, kind, reads))
     return rows
 
 

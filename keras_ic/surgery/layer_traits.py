@@ -100,12 +100,12 @@ class LayerTraits:
     is_dense: bool = True
 
 
-def _of_ranks(kinds: str) -> tuple:
-    return tuple(getattr(layers, f"{kind}{rank}D") for kind in kinds.split() for rank in (1, 2, 3))
+def _of_ranks(kinds: str, ranks: tuple[int, ...] = (1, 2, 3)) -> tuple:
+    return tuple(getattr(layers, f"{kind}{rank}D") for kind in kinds.split() for rank in ranks)
 
 
-def _all(effect: Effect, *kinds: type) -> tuple[LayerTraits, ...]:
-    return tuple(LayerTraits(kind, effect) for kind in kinds)
+def _all(effect: Effect, *kinds: type, **more: Any) -> tuple[LayerTraits, ...]:
+    return tuple(LayerTraits(kind, effect, **more) for kind in kinds)
 
 
 _CONVOLUTION = _channelwise("kernel", "gi", ("*", "i", "go"), "go")
@@ -115,19 +115,14 @@ _SEPARABLE = (
     _channelwise("depthwise_kernel", "i", ("*", "i", "m"), "im"),
     _channelwise("pointwise_kernel", "i", ("*", "i", "o"), "o"),
 )
+_TRANSPOSES = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 TRAITS = (
-    LayerTraits(layers.Dense, Effect.LINEAR, (_channelwise("kernel", "i", ("i", "o"), "o"),)),
-    LayerTraits(layers.EinsumDense, Effect.LINEAR, (_of_einsum,)),
-    LayerTraits(layers.Conv1D, Effect.LINEAR, (_CONVOLUTION,)),
-    LayerTraits(layers.Conv2D, Effect.LINEAR, (_CONVOLUTION,)),
-    LayerTraits(layers.Conv3D, Effect.LINEAR, (_CONVOLUTION,)),
-    LayerTraits(layers.Conv1DTranspose, Effect.LINEAR, (_TRANSPOSED,), is_dense=False),
-    LayerTraits(layers.Conv2DTranspose, Effect.LINEAR, (_TRANSPOSED,), is_dense=False),
-    LayerTraits(layers.Conv3DTranspose, Effect.LINEAR, (_TRANSPOSED,), is_dense=False),
-    LayerTraits(layers.DepthwiseConv1D, Effect.LINEAR, (_DEPTHWISE,)),
-    LayerTraits(layers.DepthwiseConv2D, Effect.LINEAR, (_DEPTHWISE,)),
-    LayerTraits(layers.SeparableConv1D, Effect.LINEAR, _SEPARABLE),
-    LayerTraits(layers.SeparableConv2D, Effect.LINEAR, _SEPARABLE),
+    *_all(Effect.LINEAR, layers.Dense, equations=(_channelwise("kernel", "i", ("i", "o"), "o"),)),
+    *_all(Effect.LINEAR, layers.EinsumDense, equations=(_of_einsum,)),
+    *_all(Effect.LINEAR, *_of_ranks("Conv"), equations=(_CONVOLUTION,)),
+    *_all(Effect.LINEAR, *_TRANSPOSES, equations=(_TRANSPOSED,), is_dense=False),
+    *_all(Effect.LINEAR, *_of_ranks("DepthwiseConv", (1, 2)), equations=(_DEPTHWISE,)),
+    *_all(Effect.LINEAR, *_of_ranks("SeparableConv", (1, 2)), equations=_SEPARABLE),
     *_all(
         Effect.IDENTITY,
         layers.Dropout,
@@ -189,11 +184,8 @@ def traits_of(layer) -> LayerTraits | None:
     """The record of the layer's class, or of the one it is derived from if `call` is left as it is:
     a subclass with a `call` of its own may do anything.
     """
-    kind: Any
-    for kind in type(layer).__mro__:
-        if kind in _BY_KIND:
-            return _BY_KIND[kind] if type(layer).call is kind.call else None
-    return None
+    kind: Any = next((kind for kind in type(layer).__mro__ if kind in _BY_KIND), None)
+    return _BY_KIND[kind] if kind and type(layer).call is kind.call else None
 
 
 def effect_of(call: Call) -> Effect | None:
@@ -371,16 +363,9 @@ def is_noise(call: Call) -> bool:
 
 def keeps_shifts(call: Call) -> bool:
     """Whether a bias before the call does the work of one after it, but for borders."""
-    return effect_of(call) in (
-        Effect.IDENTITY,
-        Effect.RESHAPE,
-        Effect.PERMUTE,
-        Effect.ZERO_PADDING,
-        Effect.MEAN,
-        Effect.MAXIMUM,
-        Effect.SUM,
-        Effect.CONCATENATION,
-    )
+    effect = effect_of(call)
+    mixes = (Effect.LINEAR, Effect.NORMALIZATION, Effect.DISTRIBUTION, Effect.LOOKUP)
+    return effect is not None and effect not in mixes
 
 
 def is_batch_normalization(operation) -> bool:

@@ -88,7 +88,7 @@ def takes_input(layer, given: AffineMap) -> bool:
     terms = _placed(equation.inputs, given.scale.ndim + 1)
     if not all(set(terms[axis]) <= kernel for axis in given.axes):
         return False
-    if not np.any(given.shift):
+    if not given.shifts:
         return True
     if not shifts_alike(layer):
         return False
@@ -121,7 +121,7 @@ def fold_input(layer, weights: dict, given: AffineMap) -> None:
         rank = given.scale.ndim + 1
         moved = AffineMap.along(channel_axis(layer, rank), rank, np.ones(1), shift.ravel())
         shift = _through(equation, weights, moved)
-    if not np.any(given.shift):
+    if not given.shifts:
         return
     terms, outputs = _bias_terms(layer), equations_of(layer)[-1].outputs
     named = [term for term in outputs if term not in (".", "...")]
@@ -232,7 +232,7 @@ def _through(equation: Equation, weights: dict, given: AffineMap) -> np.ndarray:
 
     outputs = _named(equation.outputs)
     added = np.zeros(1)
-    if np.any(given.shift):
+    if given.shifts:
         split = kernel.reshape([sizes[letter] for letter in letters]).astype("float64")
         added = np.einsum(f"{named},{letters}->{outputs}", on_letters(given.shift), split)
         given_terms = [term for term in equation.outputs if term not in (".", "...")]

@@ -2,9 +2,6 @@
 none.
 """
 
-import dataclasses
-from typing import Any
-
 import keras
 
 from keras_ic.surgery.edits import Edits, Insertion, Reading, taken_names, unique_name
@@ -62,19 +59,21 @@ def place_ics(edits: Edits, policy: Policy) -> dict[int, str]:
             continue
         for given in data_inputs(call):
             tensor = edits.source(graph, given)
-            spot = _spot(graph, tensor, _own_axis(call.operation, len(tensor.shape)), edits)
-            reason = _reason_for_none(call, tensor, flow, policy) or _reason_of_shape(spot)
+            own, steps = _place(graph, call.operation, tensor, edits)
+            reason = _reason_for_none(call, tensor, flow, policy) or _reason_of_shape(own)
             if reason:
                 reasons[call.key] = reason
                 continue
-            key = (id(spot.anchor), spot.axis, id(spot.noise))
-            insertion = shared.get(key) if policy.share else None
-            if insertion is None:
-                insertion = shared[key] = Insertion(
-                    "", spot.rate, spot.axis, call.operation, spot.anchor, spot.seed, spot.why
-                )
-                edits.insertions.append(insertion)
-            edits.readings[call.key, id(given)] = Reading(insertion, spot.steps)
+            reader = _across_border(graph, own, edits) if own.noise is None else None
+            key = (id(own.tensor), own.axis, id(own.noise))
+            insertion = shared.setdefault(key, own) if policy.share else own
+            if insertion is own:
+                edits.insertions.append(own)
+            if reader is None:
+                edits.readings[call.key, id(given)] = Reading(insertion, steps)
+            else:
+                reasons[call.key] = f"one stands {own.why}"
+                edits.readings[reader.key, id(reader.inputs[0])] = Reading(insertion, ())
     taken = taken_names(root)
     for index, insertion in enumerate(edits.insertions):
         insertion.name = unique_name(f"{insertion.layer.name}_ic", taken)
@@ -143,11 +142,11 @@ def _reason_for_none(call: Call, tensor, flow: Flow, policy: Policy) -> str:
     return ""
 
 
-def _reason_of_shape(spot: "_Spot") -> str:
-    if not has_channels(spot.anchor, spot.axis):
-        shape = tuple(spot.anchor.shape)
+def _reason_of_shape(insertion: Insertion) -> str:
+    if not has_channels(insertion.tensor, insertion.axis):
+        shape = tuple(insertion.tensor.shape)
         return f"its input of shape {shape} has no channel axis of a known size"
-    if spot.anchor.shape[spot.axis] == 1:
+    if insertion.tensor.shape[insertion.axis] == 1:
         return "its input has a single channel, all of which dropout would hide"
     return ""
 
@@ -156,35 +155,14 @@ def _own_axis(operation, rank: int) -> int:
     return 1 + time_axes(operation) if channels_first(unwrap(operation)) and rank > 2 else -1
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Spot:
-    """Where an IC layer goes.
-
-    Attributes:
-        anchor: The tensor that it reads.
-        axis: The channel axis there.
-        steps: What stays between it and the weight layer, in the order in which it runs.
-        rate, seed: Those of the dropout in whose place it stands; a rate of 0 before a dropout that
-            stays; None where the policy says the rate.
-        noise: The dropout that made the difference.
-        why: That in words.
-    """
-
-    anchor: Any
-    axis: int
-    steps: tuple[Call, ...]
-    rate: float | None = None
-    seed: int | None = None
-    noise: Any = None
-    why: str = ""
-
-
-def _spot(graph: Graph, tensor, axis: int, edits: Edits) -> _Spot:
-    """The place before the shape-only steps and the dropouts that end in `tensor`.
+def _place(graph: Graph, layer, tensor, edits: Edits) -> tuple[Insertion, tuple[Call, ...]]:
+    """The IC layer of a weight layer, before the shape-only steps and the dropouts that end in
+    `tensor`, and those that stay between.
 
     BatchNorm goes before a dropout that is there already, as after it the variance would not be
     that of inference. Where the two are adjacent, one IC layer does the work of both.
     """
+    axis = _own_axis(layer, len(tensor.shape))
     steps: list[Call] = []
     while True:
         call = graph.producer(tensor)
@@ -204,13 +182,55 @@ def _spot(graph: Graph, tensor, axis: int, edits: Edits) -> _Spot:
         # Nothing is won by going before an Identity.
         while steps and is_identity_at_inference(steps[0]):
             tensor = steps.pop(0).outputs[0]
-        return _Spot(tensor, axis, tuple(steps))
+        return Insertion(layer, tensor, axis), tuple(steps)
     first = noises[0].operation
     if len(noises) == 1 and steps[0] is noises[0] and dropout_of(noises[0]) is not None:
         why = f"takes over {first.name} (Dropout {first.rate:g})"
-        return _Spot(tensor, axis, tuple(steps[1:]), first.rate, first.seed, first, why)
-    why = f"before {first.name} ({type(first).__name__}), which is its dropout"
-    return _Spot(tensor, axis, tuple(steps), 0.0, None, first, why)
+        return Insertion(layer, tensor, axis, first.rate, first.seed, first, why), tuple(steps[1:])
+    why = _why_before(first)
+    return Insertion(layer, tensor, axis, 0.0, None, first, why), tuple(steps)
+
+
+def _why_before(noise) -> str:
+    return f"before {noise.name} ({type(noise).__name__}), which is its dropout"
+
+
+def _across_border(graph: Graph, insertion: Insertion, edits: Edits) -> Call | None:
+    """The dropout on the other side of the border of a model, around the weight layer or before it,
+    if the IC layer goes before that; it is moved there. Where something else reads on the way, it
+    stays, with a word on that.
+    """
+    found = None
+    tensor, is_alone, is_across = insertion.tensor, True, False
+    while True:
+        is_alone = is_alone and graph.uses(tensor) == 1
+        call, beyond = graph.producer(tensor), graph.across(tensor)
+        if beyond:
+            crossed = graph if call is None else graph.children[id(call.operation)]
+            is_alone, is_across = is_alone and len(crossed.callers) == 1, True
+            graph, tensor = beyond[0]
+        elif call and is_across and (is_shape_step(call) or is_identity_at_inference(call)):
+            if is_noise(call):
+                found = graph, call, is_alone
+            tensor = call.inputs[0]
+        else:
+            break
+    if found is None:
+        return None
+    graph, call, is_alone = found
+    noise, anchor = call.operation, edits.source(graph, call.inputs[0])
+    axis = _channel_axis(graph, anchor)
+    if is_alone and has_channels(anchor, axis) and anchor.shape[axis] > 1:
+        insertion.tensor, insertion.axis = anchor, axis
+        insertion.rate, insertion.noise = 0.0, noise
+        insertion.why = f"{_why_before(noise)}, across the border of a model"
+        return call
+    insertion.why = (
+        f"after {noise.name} ({type(noise).__name__}) across the border of a model, which is not"
+        " for this layer alone, so that the variance of training is not that of inference:"
+        " `keras_ic.Recalibration` re-estimates it"
+    )
+    return None
 
 
 def _channel_axis(graph: Graph, tensor) -> int:
@@ -222,17 +242,15 @@ def _channel_axis(graph: Graph, tensor) -> int:
         call = graph.producer(tensor)
         if call is None or len(tensor.shape) != rank or not call.inputs:
             return -1
-        child = graph.child(call)
-        if child is not None:
-            place = [id(output) for output in call.outputs].index(id(tensor))
-            axis = _channel_axis(child, child.outputs[place])
+        for child, output in graph.across(tensor):
+            axis = _channel_axis(child, output)
             return axis + time_axes(call.operation) if axis >= 0 else axis
         layer = unwrap(call.operation)
         order = moved_axes(call)
         if order is not None:
             return _from_end(order.index(_channel_axis(graph, call.inputs[0]) % rank), rank)
         if hasattr(layer, "data_format") and not is_shape_step(call):
-            return 1 + time_axes(call.operation) if channels_first(layer) and rank > 2 else -1
+            return _own_axis(call.operation, rank)
         if is_ic(layer) or hasattr(layer, "moving_mean"):
             return _from_end(
                 layer.axis + (time_axes(call.operation) if layer.axis >= 0 else 0), rank

@@ -199,23 +199,22 @@ def _role(call: Call) -> str:
 
 
 def _added_parameters(edits: Edits) -> int:
-    added = sum(4 * insertion.tensor.shape[insertion.axis] for insertion in edits.insertions)
-    stays: dict[int, tuple[Any, bool]] = {}
-    biased, named = dict(edits.biased), set()
-    for _, call, _ in edits.graph.walk():
-        operation, fold = call.operation, edits.folds.get(call.key)
-        if fold is not None:
-            kept = fold.decision is FoldDecision.KEPT or stays.get(id(operation), (0, False))[1]
-            stays[id(operation)] = (operation, kept)
-            if fold.is_replaced and edits.affine_key(call) not in named:
-                named.add(edits.affine_key(call))
-                added += fold.shift.size * (2 if fold.decision is FoldDecision.AFFINE else 1)
-        if call.key in edits.clips:
-            clip = edits.clips[call.key]
-            added += clip.lower.size * (1 if clip.upper is None else 2)
-        if biased.pop(id(operation), None) is not None:
-            added += size_of_new_bias(operation, call.outputs[0].shape)
-    return added - sum(operation.count_params() for operation, kept in stays.values() if not kept)
+    """How many more parameters the new model has."""
+    decided = list(edits.decided())
+    affines = {edits.affine_key(call): fold for call, _, fold in decided if fold.is_replaced}
+    kept = {id(call.operation) for call, _, fold in decided if fold.decision is FoldDecision.KEPT}
+    layers = {id(call.operation): call.operation for call, _, _ in decided}
+    shapes = {id(call.operation): call.outputs[0].shape for _, call, _ in edits.graph.walk()}
+    return (
+        sum(4 * insertion.tensor.shape[insertion.axis] for insertion in edits.insertions)
+        + sum(
+            fold.shift.size * (2 if fold.decision is FoldDecision.AFFINE else 1)
+            for fold in affines.values()
+        )
+        + sum(clip.lower.size * (1 if clip.upper is None else 2) for clip in edits.clips.values())
+        + sum(size_of_new_bias(layer, shapes[key]) for key, layer in edits.biased.items())
+        - sum(layer.count_params() for key, layer in layers.items() if key not in kept)
+    )
 
 
 def _flops(graph: Graph, edits: Edits | None) -> int:
@@ -228,11 +227,7 @@ def _flops(graph: Graph, edits: Edits | None) -> int:
         if child is not None:
             steps = call.inputs[0].shape[1] if time_axes(call.operation) else 1
             total += steps * _flops(child, edits)
-        elif (
-            is_batch_normalization(call.operation)
-            or is_ic(call.operation)
-            or isinstance(call.operation, ChannelAffine)
-        ):
+        elif isinstance(inside_time(call.operation), FOR_INFERENCE.kinds):
             fold = edits.folds.get(call.key) if edits else None
             decision = fold.decision if fold else FoldDecision.KEPT
             each = {FoldDecision.KEPT: 2, FoldDecision.AFFINE: 2, FoldDecision.SHIFT: 1}
@@ -242,13 +237,9 @@ def _flops(graph: Graph, edits: Edits | None) -> int:
             if edits and id(call.operation) in edits.biased:
                 total += _size(call.outputs[0])
     if edits:
-        given = (output for call in graph.calls for output in call.outputs)
-        own = {id(tensor) for tensor in (*graph.inputs, *given)}
-        total += sum(
-            2 * _size(insertion.tensor)
-            for insertion in edits.insertions
-            if id(insertion.tensor) in own
-        )
+        own = {id(tensor) for call in graph.calls for tensor in (*call.inputs, *call.outputs)}
+        places = [each.tensor for each in edits.insertions if id(each.tensor) in own]
+        total += sum(2 * _size(tensor) for tensor in places)
     return total
 
 

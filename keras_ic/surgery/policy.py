@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -23,50 +23,45 @@ class Site(NamedTuple):
     depth: float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Policy:
-    """The checked arguments of `plan` and `rewrite`; see there."""
+    """The arguments of `plan` and `rewrite`, checked; see there."""
 
     rate: float | Callable[[Site], float]
     weights: str
     normalization: str
     skip_first: bool
     skip: Callable[[keras.layers.Layer], bool] | None
-    weight_layers: tuple[type, ...]
+    weight_layers: Any
     share: bool
     bias: str
+
+    def __post_init__(self) -> None:
+        if not callable(self.rate):
+            self.rate = checked_rate("rate", self.rate, ", or a function of the site")
+        if self.skip is not None and not callable(self.skip):
+            raise ValueError(
+                "`skip` must be None or a function of a layer that returns True or False. Received:"
+                f" skip={self.skip!r}"
+            )
+        kinds = self.weight_layers
+        self.weight_layers = tuple(kinds) if isinstance(kinds, (tuple, list)) else (kinds,)
+        if not all(
+            isinstance(kind, type) and issubclass(kind, keras.layers.Layer)
+            for kind in self.weight_layers
+        ):
+            raise ValueError(
+                "`weight_layers` must be a tuple of subclasses of `keras.layers.Layer`. Received:"
+                f" weight_layers={kinds!r}"
+            )
+        checked_choice("weights", self.weights, ("fresh", "copy", "preserve"))
+        checked_choice("normalization", self.normalization, ("remove", "keep"))
+        checked_choice("bias", self.bias, ("repair", "leave"))
+        checked_bool("skip_first", self.skip_first)
+        checked_bool("share", self.share)
 
     def rate_at(self, site: Site) -> float:
         """The rate of the IC layer at `site`."""
         if not callable(self.rate):
             return self.rate
         return checked_rate(f"rate(site) at layer {site.layer.name!r}", self.rate(site))
-
-
-def checked_policy(
-    rate, *, weights, normalization, skip_first, skip, weight_layers, share, bias
-) -> Policy:
-    """The policy, or an error that names the choices."""
-    if not callable(rate):
-        rate = checked_rate("rate", rate, ", or a function of the site")
-    if skip is not None and not callable(skip):
-        raise ValueError(
-            "`skip` must be None or a function of a layer that returns True or False. Received:"
-            f" skip={skip!r}"
-        )
-    classes = weight_layers if isinstance(weight_layers, (tuple, list)) else (weight_layers,)
-    if not all(isinstance(kind, type) and issubclass(kind, keras.layers.Layer) for kind in classes):
-        raise ValueError(
-            "`weight_layers` must be a tuple of subclasses of `keras.layers.Layer`. Received:"
-            f" weight_layers={weight_layers!r}"
-        )
-    return Policy(
-        rate=rate,
-        weights=checked_choice("weights", weights, ("fresh", "copy", "preserve")),
-        normalization=checked_choice("normalization", normalization, ("remove", "keep")),
-        skip_first=checked_bool("skip_first", skip_first),
-        skip=skip,
-        weight_layers=tuple(classes),
-        share=checked_bool("share", share),
-        bias=checked_choice("bias", bias, ("repair", "leave")),
-    )

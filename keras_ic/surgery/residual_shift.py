@@ -14,7 +14,7 @@ from keras import layers
 
 from keras_ic.surgery.absorbers import Absorbers
 from keras_ic.surgery.affine_map import clip_bounds
-from keras_ic.surgery.edits import Edits, FoldDecision
+from keras_ic.surgery.edits import FoldDecision
 from keras_ic.surgery.graph import Call, Graph
 from keras_ic.surgery.layer_traits import (
     inside_time,
@@ -37,7 +37,7 @@ class Stream:
 
 
 def carried(
-    graph: Graph, call: Call, shift: np.ndarray, axis: int, edits: Edits, absorbers: Absorbers
+    graph: Graph, call: Call, shift: np.ndarray, axis: int, absorbers: Absorbers
 ) -> Stream | None:
     """How the shift that `call` adds can travel; None where it cannot.
 
@@ -46,11 +46,11 @@ def carried(
         call: One that adds the shift to what it reads.
         shift: Array `(channels,)`.
         axis: The channel axis, from 0.
-        edits: What becomes of every normalization.
-        absorbers: Knows which layers may get another bias, and whether a ReLU may be changed.
+        absorbers: Knows what becomes of every normalization, which layers may get another bias, and
+            whether a ReLU may be changed.
     """
-    search = _Search(graph, axis, edits, absorbers)
-    relu = search.relu_before(call) if absorbers.activations else None
+    search = _Search(graph, axis, absorbers)
+    relu = search.relu_before(call) if absorbers.scope.activations else None
     wanting = call if relu is None else relu
     stream = wanting.inputs[0]
     feed = search.feed(stream, shift)
@@ -71,7 +71,6 @@ def carried(
 class _Search:
     graph: Graph
     axis: int
-    edits: Edits
     absorbers: Absorbers
 
     def relu_before(self, call: Call) -> Call | None:
@@ -131,6 +130,6 @@ class _Search:
         """Whether nothing stands in its place, and it hands on what it reads: a dropout, a
         normalization that the layer before it takes up.
         """
-        fold = self.edits.folds.get(call.key)
+        fold = self.absorbers.edits.folds.get(call.key)
         gone = (FoldDecision.INTO_BEFORE, FoldDecision.REMOVED)
         return (fold is not None and fold.decision in gone) or is_identity_at_inference(call)

@@ -1,7 +1,7 @@
 """Rewriting a model into its IC form: `plan` says what `rewrite` does."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -40,7 +40,7 @@ from keras_ic.surgery.placement import (
     place_ics,
 )
 from keras_ic.surgery.plan_report import Plan
-from keras_ic.surgery.policy import Policy, Site, checked_policy
+from keras_ic.surgery.policy import Policy, Site
 from keras_ic.utils.keras_internals import sublayers
 
 ON_INPUT = (
@@ -129,16 +129,7 @@ def plan(
         - [Chen et al., 2019](https://arxiv.org/abs/1905.05928), Rethinking the usage of batch
           normalization and dropout
     """
-    policy = checked_policy(
-        rate,
-        weights=weights,
-        normalization=normalization,
-        skip_first=skip_first,
-        skip=skip,
-        weight_layers=weight_layers,
-        share=share,
-        bias=bias,
-    )
+    policy = Policy(rate, weights, normalization, skip_first, skip, weight_layers, share, bias)
     graph = read_to_change(model)
     if not any(is_weight_layer(call.operation, policy) for _, call, _ in graph.walk()):
         raise ValueError(
@@ -156,16 +147,7 @@ def plan(
 
 
 def rewrite(
-    model: keras.Model,
-    rate: float | Callable[[Site], float] = 0.05,
-    *,
-    weights: str = "fresh",
-    normalization: str = "remove",
-    skip_first: bool = True,
-    skip: Callable[[keras.layers.Layer], bool] | None = None,
-    weight_layers: Sequence[type] = (),
-    share: bool = True,
-    bias: str = "repair",
+    model: keras.Model, rate: float | Callable[[Site], float] = 0.05, **policy: Any
 ) -> keras.Model:
     """Rewrites a model into its IC form: BatchNormalization out, one IC layer before each weight
     layer.
@@ -183,15 +165,10 @@ def rewrite(
 
     Args:
         model: A Sequential or Functional model, built.
-        rate: See `keras_ic.plan`, as for the other arguments.
-        weights: `"fresh"`, `"copy"` or `"preserve"`. State of preprocessing layers (the mean of
-            `Normalization`, vocabularies) is always copied.
-        normalization: `"remove"` or `"keep"`.
-        skip_first: Boolean, whether weight layers that read the raw input get no IC layer.
-        skip: Function of a weight layer that returns True where it is to get no IC layer.
-        weight_layers: Tuple of further classes of layers that count as weight layers.
-        share: Boolean, whether weight layers that read the same tensor share one IC layer.
-        bias: `"repair"` or `"leave"`.
+        rate: Float in `[0, 1)` or function of a `Site`; see `keras_ic.plan`. Defaults to `0.05`.
+        **policy: `weights`, `normalization`, `skip_first`, `skip`, `weight_layers`, `share`,
+            `bias`: see `keras_ic.plan`, which has their defaults. State of preprocessing layers
+            (the mean of `Normalization`, vocabularies) is copied with `weights="fresh"` too.
 
     Returns:
         A new model: a Sequential for a Sequential, a Functional for a Functional.
@@ -232,17 +209,7 @@ def rewrite(
         - [Chen et al., 2019](https://arxiv.org/abs/1905.05928), Rethinking the usage of batch
           normalization and dropout
     """
-    decided = plan(
-        model,
-        rate,
-        weights=weights,
-        normalization=normalization,
-        skip_first=skip_first,
-        skip=skip,
-        weight_layers=weight_layers,
-        share=share,
-        bias=bias,
-    )
+    decided = plan(model, rate, **policy)
     if not decided.changes:
         rewritten = any(is_ic(call.operation) for _, call, _ in decided.edits.graph.walk())
         state = "is in IC form already" if rewritten else "has nothing that could be changed"
@@ -278,30 +245,18 @@ def _take_out_normalizations(edits: Edits, policy: Policy) -> None:
             decision = FoldDecision.KEPT if reason else FoldDecision.REMOVED
             edits.folds[call.key] = Fold(decision, channel_axis_of(call), reason=reason)
     if policy.bias == "repair":
-        callers = _callers(root)
         for graph, call, _ in root.walk():
             if edits.is_bypassed(call):
                 edits.biased.update(
                     {
                         id(layer): layer
-                        for layer in _linear_layers_before(graph, call, callers)
+                        for layer in _linear_layers_before(graph, call)
                         if not has_bias(inside_time(layer))
                     }
                 )
 
 
-def _callers(root: Graph) -> Mapping[int, list[tuple[Graph, Call]]]:
-    """The calls of each nested model, by the id of its graph."""
-    callers: dict[int, list[tuple[Graph, Call]]] = {}
-    for graph, call, _ in root.walk():
-        if graph.child(call) is not None:
-            callers.setdefault(id(graph.child(call)), []).append((graph, call))
-    return callers
-
-
-def _linear_layers_before(
-    graph: Graph, call: Call, callers: Mapping[int, list[tuple[Graph, Call]]]
-) -> Iterator[Any]:
+def _linear_layers_before(graph: Graph, call: Call) -> Iterator[Any]:
     """The linear layers before a normalization, with nothing between that would keep a bias from
     doing the shift's work.
 
@@ -313,50 +268,31 @@ def _linear_layers_before(
         if (id(graph), id(tensor)) in seen:
             continue
         seen.add((id(graph), id(tensor)))
+        tensors += graph.across(tensor)
         producer = graph.producer(tensor)
-        if producer is None:
-            index = list(map(id, graph.inputs)).index(id(tensor))
-            given = [
-                (outer, outer.passed(caller)[index]) for outer, caller in callers.get(id(graph), [])
-            ]
-            tensors.extend(
-                (outer, passed) for outer, passed in given if isinstance(passed, keras.KerasTensor)
-            )
+        if producer is None or graph.child(producer) is not None:
             continue
-        child, layer = graph.child(producer), inside_time(producer.operation)
-        if child is not None:
-            tensors.append(
-                (child, child.outputs[list(map(id, producer.outputs)).index(id(tensor))])
-            )
-        elif is_linear(layer) and has_linear_activation(layer):
+        layer = inside_time(producer.operation)
+        if is_linear(layer) and has_linear_activation(layer):
             yield producer.operation
         elif keeps_shifts(producer) or is_batch_normalization(layer):
-            tensors.extend((graph, given) for given in producer.inputs)
+            tensors += [(graph, given) for given in producer.inputs]
 
 
 def _reasons_to_stay(edits: Edits, policy: Policy) -> dict[int, str]:
     """Why layers with weights stay that are no weight layers, by the key of their first call."""
-    reasons: dict[int, str] = {}
-    seen: set[int] = set()
     flow = Flow(edits)
-    for graph, call, _ in edits.graph.walk():
-        layer = call.operation
-        known = (
-            call.key in edits.folds
-            or graph.child(call) is not None
-            or is_weight_layer(layer, policy)
-        )
-        if id(layer) not in seen and not known:
-            reason = _reason_to_stay(call, flow, policy)
-            if reason:
-                reasons[call.key] = reason
-        seen.add(id(layer))
-    return reasons
+    reasons = {
+        call.key: _reason_to_stay(call, flow, policy)
+        for _, call, _ in edits.graph.layers()
+        if call.key not in edits.folds and not is_weight_layer(call.operation, policy)
+    }
+    return {key: reason for key, reason in reasons.items() if reason}
 
 
 def _reason_to_stay(call: Call, flow: Flow, policy: Policy) -> str:
     layer = call.operation
-    if not isinstance(layer, keras.layers.Layer) or not layer.weights or is_ic(layer):
+    if not layer.weights or is_ic(layer):
         return ""
     if is_readable(layer):
         return (

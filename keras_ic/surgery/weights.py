@@ -57,13 +57,9 @@ def paired_weights(old, new) -> list[tuple]:
 
 def _copy(old, new) -> None:
     for given, taken in paired_weights(old, new):
-        _assign(taken, given)
-
-
-def _assign(taken, given) -> None:
-    # A copy: JAX frees the arrays of a model that it trains or runs, which must not be those of the
-    # other.
-    taken.assign(ops.copy(given.value))
+        # A copy: JAX frees the arrays of a model that it trains or runs, which must not be those of
+        # the other.
+        taken.assign(ops.copy(given.value))
 
 
 def _copy_preprocessing(old, new) -> None:
@@ -104,9 +100,8 @@ def _at_least_float32(weight) -> np.ndarray:
 
 def _start_as_before(edits: Edits, parts: Parts) -> None:
     """Affines and clips as what they replace, IC layers as identities at inference."""
-    for _, call, _ in edits.graph.walk():
-        fold = edits.folds.get(call.key)
-        if fold is not None and fold.is_replaced:
+    for call, _, fold in edits.decided():
+        if fold.is_replaced:
             affine = parts.affines[edits.affine_key(call)][1]
             affine.shift.assign(fold.shift)
             if affine.use_scale:

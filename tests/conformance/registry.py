@@ -13,11 +13,11 @@ import numpy as np
 from keras import layers
 
 import keras_ic
+from tests.conformance.networks import CLASSES, NETWORKS
 from tests.selection import Registry
 from tests.surgery import models
 from tests.surgery.test_applications import SMALL
 
-CLASSES = 3
 BACKEND = keras.backend.backend()
 _settled: dict = {}  # what `recalibrate` gave, since it takes longer than all the rest of a build
 
@@ -265,13 +265,11 @@ def _application(name):
     )
 
 
-def _rewritten(make, shape):
+def _rewritten(make, shape, takes_ids=False):
     model = keras_ic.rewrite(make(), weights="preserve")
-    keras_ic.calibrate(
-        model,
-        np.random.default_rng(5).normal(size=(16, *shape)).astype(keras.config.floatx()),
-        verbose=0,
-    )
+    random = np.random.default_rng(5)
+    x = random.integers(0, 7, (16, *shape)) if takes_ids else random.normal(size=(16, *shape))
+    keras_ic.calibrate(model, x.astype(keras.config.floatx()), verbose=0)
     return model
 
 
@@ -296,6 +294,30 @@ def _surgery():
             shape,
             **common,
         )
+
+
+def _kinds():
+    """The networks of `tests/conformance/networks.py`."""
+    for name, network in NETWORKS.items():
+        rewritten = functools.partial(
+            _rewritten, functools.partial(_random, network.make), network.shape, network.takes_ids
+        )
+        common = {"settles": False, "takes_ids": network.takes_ids, "builds": 20}
+        yield Entry(
+            f"{name}, rewritten", "rewritten", rewritten, network.shape, network.level, **common
+        )
+        yield Entry(
+            f"{name}, folded",
+            "folded",
+            lambda make=rewritten: keras_ic.fold(make()),
+            network.shape,
+            Registry.COMPLETE,
+            **common,
+        )
+
+
+def _random(make):
+    return models.randomize(make())
 
 
 def _hypermodels():
@@ -328,4 +350,7 @@ def _hypermodels():
     yield Entry("ICHyperModel", "hypermodel", rewritten, (8, 8, 3), Registry.SMALL, builds=100)
 
 
-ENTRIES = {entry.name: entry for entry in (*_layers(), *_networks(), *_surgery(), *_hypermodels())}
+ENTRIES = {
+    entry.name: entry
+    for entry in (*_layers(), *_networks(), *_surgery(), *_kinds(), *_hypermodels())
+}

@@ -12,6 +12,8 @@ def test_masks(entry):
     if len(entry.shape) > 2 or (len(entry.shape) == 1 and not entry.takes_ids):
         pytest.skip("a mask is of the steps of sequences")
     model = entry.built()
+    if len(ics(model)) != 1 or entry.kind != "layer":
+        pytest.skip("the mask of one layer is looked at")
     (layer,) = ics(model)
     layer.momentum = 0.0  # the moving statistics become those of the batch
     x, _ = entry.samples(8)

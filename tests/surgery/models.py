@@ -199,3 +199,11 @@ def small_convolutional(name="small"):
         ],
         name=name,
     )
+
+
+def rows(plan, kind):
+    return {change.layer: change.result for change in plan.changes if change.kind == kind}
+
+
+def reasons(plan):
+    return {skip.layer: skip.reason for skip in plan.skipped}

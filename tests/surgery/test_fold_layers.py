@@ -11,7 +11,7 @@ from keras import layers
 
 import keras_ic
 from keras_ic.layers import ChannelAffine, ChannelClip
-from tests.surgery.test_fold import folded
+from tests.surgery.folds import folded
 
 SHAPES = {1: (9, 4), 2: (9, 8, 4), 3: (5, 6, 5, 4)}
 

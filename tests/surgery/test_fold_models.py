@@ -9,7 +9,7 @@ import keras_ic
 from keras_ic.layers import ChannelAffine, ChannelClip
 from tests.conftest import BACKEND
 from tests.surgery import models
-from tests.surgery.test_fold import folded, kinds, residual, results
+from tests.surgery.folds import folded, kinds, residual, results
 
 
 @pytest.mark.parametrize(

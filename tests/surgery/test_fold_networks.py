@@ -9,8 +9,8 @@ import pytest
 import keras_ic
 from keras_ic.surgery import plan_fold
 from tests.surgery import models
+from tests.surgery.folds import scatter
 from tests.surgery.test_applications import SMALL, parameter
-from tests.surgery.test_fold_properties import scatter
 
 # Whose IC form leaves nothing but linear layers and activations: no affine is left.
 WHOLE = {"MobileNet", "MobileNetV2", "ResNet50", "VGG16"}

@@ -5,7 +5,6 @@ import os
 import tempfile
 
 import keras
-import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -13,27 +12,9 @@ import keras_ic
 from keras_ic.surgery import plan_fold
 from keras_ic.utils.keras_internals import sublayers
 from tests.surgery import graphs, models
+from tests.surgery.folds import scatter
 
 EXAMPLES = int(os.environ.get("IC_EXAMPLES", "15"))
-
-
-def scatter(model, seed, negative, zeros):
-    """Every IC layer and BatchNormalization far from its default, some scales below 0 or 0."""
-    random = np.random.default_rng(seed)
-    models.randomize(model, seed)
-    for layer in sublayers(model):
-        if isinstance(layer, (keras_ic.IC, keras.layers.BatchNormalization)):
-            for weight in layer.weights:
-                if weight.name in ("gamma", "moving_variance"):
-                    values = random.uniform(0.5, 2.0, weight.shape)
-                    if weight.name == "gamma":
-                        values *= np.where(random.random(values.shape) < negative, -1, 1) * (
-                            random.random(values.shape) >= zeros
-                        )
-                else:
-                    values = random.normal(0.0, 0.5, weight.shape)
-                weight.assign(values)
-    return model
 
 
 @settings(

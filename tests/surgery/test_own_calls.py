@@ -9,7 +9,7 @@ from keras import layers
 import keras_ic
 from keras_ic.layers import ChannelAffine
 from tests.surgery import models
-from tests.surgery.test_fold import folded, kinds, results
+from tests.surgery.folds import folded, kinds, results
 
 
 def own(kind, **arguments):

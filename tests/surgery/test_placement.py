@@ -1,5 +1,7 @@
 """Where IC layers go in networks that other people write: the positions, written down by hand."""
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from keras import layers
 import keras_ic
 from keras_ic.surgery.placement import READS_INPUT
 from tests.surgery import models
+from tests.surgery.models import reasons
 
 
 def model_of(*stack, shape=(8, 8, 3)):
@@ -19,105 +22,12 @@ def names(model):
     return [layer.name for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
 
 
-def reasons(plan):
-    return {skip.layer: skip.reason for skip in plan.skipped}
-
-
 def stem():
     return [layers.Conv2D(4, 3, name="conv"), layers.BatchNormalization(), layers.ReLU(name="relu")]
 
 
 def end():
     return layers.Dense(2, name="end")
-
-
-TRAILING = {
-    "adjacent": ([layers.Dropout(0.5, name="drop")], ["end_ic"], 0.5),
-    "BatchNorm and dropout, the IC by hand": (
-        [layers.BatchNormalization(name="bn"), layers.Dropout(0.5, name="drop")],
-        ["end_ic"],
-        0.5,
-    ),
-    "dropout, then Flatten": (
-        [layers.Dropout(0.5, name="drop"), layers.Flatten(name="flat")],
-        ["end_ic", "flat"],
-        0.5,
-    ),
-    "Flatten, then dropout": (
-        [layers.Flatten(name="flat"), layers.Dropout(0.5, name="drop")],
-        ["end_ic", "flat", "drop"],
-        0.0,
-    ),
-    "two dropouts": (
-        [layers.Dropout(0.5, name="drop"), layers.Dropout(0.2, name="again")],
-        ["end_ic", "drop", "again"],
-        0.0,
-    ),
-    "spatial": ([layers.SpatialDropout2D(0.5, name="drop")], ["end_ic", "drop"], 0.0),
-    "Gaussian": ([layers.GaussianDropout(0.5, name="drop")], ["end_ic", "drop"], 0.0),
-    "alpha": ([layers.AlphaDropout(0.5, name="drop")], ["end_ic", "drop"], 0.0),
-    "one mask for all places": (
-        [layers.Dropout(0.5, (None, 1, 1, 4), name="drop")],
-        ["end_ic", "drop"],
-        0.0,
-    ),
-    "dropout at rate 0": ([layers.Dropout(0.0, name="drop")], ["drop", "end_ic"], 0.05),
-    "Identity": ([layers.Identity(name="same")], ["same", "end_ic"], 0.05),
-    "pooling between": (
-        [layers.Dropout(0.5, name="drop"), layers.GlobalAveragePooling2D(name="pool")],
-        ["drop", "pool", "end_ic"],
-        0.05,
-    ),
-}
-
-
-@pytest.mark.parametrize("case", TRAILING)
-def test_batch_norm_goes_before_a_dropout_that_is_there(case):
-    stack, expected, rate = TRAILING[case]
-    stack = [type(layer).from_config(layer.get_config()) for layer in stack]
-    model = models.randomize(model_of(*stem(), *stack, end()))
-    plan, new = keras_ic.plan(model), keras_ic.rewrite(model, weights="preserve")
-    assert names(new) == ["conv", "relu", *expected, "end"]
-    assert new.get_layer("end_ic").rate == pytest.approx(rate)
-    models.assert_same_function(model, new, 1e-5)
-    (row,) = [change for change in plan.changes if change.kind == "ic"]
-    if rate == 0.5:
-        assert row.result.endswith("; takes over drop (Dropout 0.5)")
-    elif rate == 0:
-        assert "; before drop (" in row.result
-    for made in (model, new):
-        assert models.draws(
-            lambda x, made=made: made(x, training=True), models.sample(model)
-        ) == any(layer.rate > 0 for layer in made.layers if hasattr(layer, "rate"))
-
-
-def test_variance_at_inference_is_that_of_training():
-    """After a dropout, BatchNorm would have learned a variance that inference does not have."""
-    model = model_of(layers.Dense(64, "relu"), layers.Dropout(0.5), end(), shape=(16,))
-    new = keras_ic.rewrite(model, weights="copy")
-    ic = new.get_layer("end_ic")
-    ic.momentum = 0.0
-    x = np.random.default_rng(0).normal(size=(4096, 16)).astype("float32")
-    new(x, training=True)
-    read = keras.ops.convert_to_numpy(new.layers[0](x))
-    ratio = read.var(0).mean() / ic.moving_variance.numpy().mean()
-    assert ratio == pytest.approx(1, rel=0.01)
-
-
-def test_a_dropout_that_something_else_reads_too():
-    inputs = keras.Input((8,))
-    x = layers.Dropout(0.3, name="drop")(layers.Dense(4, "relu")(inputs))
-    model = models.randomize(keras.Model(inputs, [layers.Dense(4, name="other")(x) + x, end()(x)]))
-    new = keras_ic.rewrite(model, weights="preserve")
-    assert [ic.rate for ic in models.ics(new)] == [0.3] and "drop" in names(new)
-    models.assert_same_function(model, new)
-
-
-def test_the_rate_of_the_site_is_not_asked_where_a_dropout_says_it():
-    asked = []
-    model = model_of(*stem(), layers.Conv2D(4, 1, name="two"), layers.Dropout(0.5), end())
-    keras_ic.plan(model, lambda site: asked.append(site.layer.name) or 0.1)
-    assert asked == ["two"]
 
 
 def distributions():
@@ -211,9 +121,43 @@ def test_a_part_that_another_model_feeds():
         layers.BatchNormalization(name="seam"), layers.Dense(6, name="first"), end(), shape=(4,)
     )
     assert reasons(keras_ic.plan(part))["first"] == f"no IC: {READS_INPUT}"
-    assert "where another model feeds it" in READS_INPUT
     rewritten = keras_ic.rewrite(part, skip_first=False)
     assert names(rewritten) == ["first_ic", "first", "end_ic", "end"]
+
+
+def test_plan_error_and_docs_name_the_way_for_a_part():
+    class Whole(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    with pytest.raises(ValueError, match=r"made of \(with `skip_first=False`") as raised:
+        keras_ic.rewrite(Whole())
+    docs = pathlib.Path(__file__).parents[2] / "docs" / "rewriting.md"
+    for text in (str(raised.value), READS_INPUT, docs.read_text(encoding="utf-8")):
+        assert "another" in text and "`skip_first=False`" in text
+
+
+def test_a_part_learns_as_before_from_features_of_other_scales():
+    random = np.random.default_rng(0)
+    features = random.normal(1.0, 1.0, (512, 8))
+    y = np.tanh(features @ random.normal(size=(8, 4)))
+    x = (features * np.geomspace(1, 300, 8)).astype("float32")
+
+    def loss(model):
+        keras.utils.set_random_seed(0)
+        model = keras.models.clone_model(model)
+        model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)
+        return model.fit(x, y, batch_size=64, epochs=8, verbose=0).history["loss"][-1]
+
+    def first():
+        return layers.Dense(32, "relu", name="first")
+
+    given = model_of(layers.BatchNormalization(), first(), layers.Dense(4), shape=(8,))
+    without = model_of(first(), keras_ic.IC(0.0), layers.Dense(4), shape=(8,))
+    expected = loss(given)
+    assert loss(without) > 1.8 * expected
+    assert loss(keras_ic.rewrite(given, 0.0)) < 1.3 * expected
+    assert loss(keras_ic.rewrite(given, 0.0, skip_first=False)) < 1.3 * expected
 
 
 def test_indices_get_no_ic_ever():

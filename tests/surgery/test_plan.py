@@ -1,5 +1,3 @@
-import json
-
 import keras
 import numpy as np
 import pytest
@@ -11,87 +9,7 @@ from keras_ic.surgery.inspection import inspect
 from keras_ic.surgery.layer_traits import inside_time
 from keras_ic.surgery.placement import READS_INPUT
 from tests.surgery import models
-
-
-def rows(plan, kind):
-    return {change.layer: change.result for change in plan.changes if change.kind == kind}
-
-
-def reasons(plan):
-    return {skip.layer: skip.reason for skip in plan.skipped}
-
-
-def test_plan_of_a_small_network():
-    model = models.small_convolutional()
-    unchanged = models.Unchanged(model)
-    plan = keras_ic.plan(model, 0.1)
-    assert rows(plan, "ic") == {
-        "conv2": "IC conv2_ic (rate 0.1) before it",
-        "dense": "IC dense_ic (rate 0.1) before it",
-    }
-    assert rows(plan, "normalization") == {"bn1": "removed", "bn2": "removed"}
-    assert rows(plan, "bias") == {"conv1": "gets a bias", "conv2": "gets a bias"}
-    assert reasons(plan) == {"conv1": f"no IC: {READS_INPUT}"}
-    assert json.loads(json.dumps(plan.to_dict()))["parameters"] == {
-        "before": model.count_params(),
-        "after": keras_ic.rewrite(model).count_params(),
-    }
-    unchanged.check()
-
-
-def test_plan_prints_every_row():
-    plan = keras_ic.plan(models.small_convolutional())
-    shown = str(plan)
-    assert all(change.layer in shown and change.result in shown for change in plan.changes)
-    assert all(skip.layer in shown and skip.reason in shown for skip in plan.skipped)
-
-
-def test_flops_count_multiplications_and_additions():
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 3)),
-            layers.Conv2D(4, 3, padding="same"),
-            layers.ReLU(),
-            layers.Flatten(),
-            layers.Dense(5),
-        ]
-    )
-    convolution, dense = 8 * 8 * 4 * (2 * 27 + 1), 5 * (2 * 256 + 1)
-    assert keras_ic.plan(model).flops == (convolution + dense, convolution + dense + 2 * 256)
-
-
-@pytest.mark.parametrize(
-    ("layer", "flops"),
-    [
-        (layers.Conv2D(6, 3, groups=2, use_bias=False), 6 * 6 * 6 * 2 * 9 * 2),
-        (layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False), 6 * 6 * 8 * 2 * 9),
-        (layers.SeparableConv2D(5, 3, use_bias=False), 6 * 6 * (4 * 2 * 9 + 5 * 2 * 4)),
-        (layers.Conv2DTranspose(5, 3, strides=2, use_bias=False), 8 * 8 * 4 * 2 * 9 * 5),
-        (layers.EinsumDense("abcd,de->abce", (8, 8, 7)), 8 * 8 * 7 * 2 * 4),
-        (layers.TimeDistributed(layers.Dense(3, use_bias=False)), 8 * 8 * 3 * 2 * 4),
-    ],
-)
-def test_flops_of_a_layer(layer, flops):
-    model = keras.Sequential([keras.Input((8, 8, 4)), layer])
-    assert keras_ic.plan(model).flops[0] == flops
-
-
-def test_flops_say_where_they_are_not_all():
-    cases = {
-        False: [layers.LSTM(3), layers.MultiHeadAttention(1, 2), keras.ops.matmul],
-        True: [layers.Dense(3), layers.Embedding(3, 2), layers.ReLU(), layers.BatchNormalization()],
-    }
-    for exact, made in cases.items():
-        for layer in made:
-            inputs = keras.Input((4, 4))
-            x = layers.Dense(4)(inputs)
-            two = isinstance(layer, layers.MultiHeadAttention) or layer is keras.ops.matmul
-            plan = keras_ic.plan(keras.Model(inputs, layer(x, x) if two else layer(x)))
-            assert plan.is_flops_exact == exact == plan.to_dict()["flops"]["exact"], layer
-            assert (" at least " in str(plan)) != exact
-    inputs = keras.Input((None, None, 3))
-    plan = keras_ic.plan(keras.Model(inputs, layers.Conv2D(3, 3)(inputs)))
-    assert not plan.is_flops_exact
+from tests.surgery.models import reasons, rows
 
 
 def test_advice_holds():
@@ -128,20 +46,6 @@ def test_states_of_recurrent_layers_are_no_data():
         model = keras.Model(inputs, call(layers.LSTM(3, name="lstm")))
         plan = keras_ic.plan(model, weight_layers=(layers.LSTM,))
         assert [change.name for change in plan.changes if change.layer == "lstm"] == ["lstm_ic"]
-
-
-def test_notes_on_networks_without_batch_norm():
-    def plan_of(*stack):
-        return keras_ic.plan(keras.Sequential([keras.Input((4,)), *stack]))
-
-    (note,) = plan_of(layers.Dense(4), layers.Dense(2)).notes
-    assert "no normalization" in note and "skip=" in note
-    (note,) = plan_of(
-        layers.Dense(4), layers.LayerNormalization(name="ln"), layers.Dense(2, name="end")
-    ).notes
-    assert "after ln" in note and "before end" in note
-    bn = plan_of(layers.Dense(4), layers.BatchNormalization(), layers.Dense(2))
-    assert not bn.notes and str(bn).count("\n") == str(bn).rstrip().count("\n")
 
 
 def test_a_network_in_ic_form_is_refused_in_one_line():
@@ -350,75 +254,6 @@ def test_bias_repair_inside_time_distributed(linear, timed):
     assert new.count_params() == plan.parameters[1] and inside_time(new.get_layer("one")).use_bias
 
 
-def test_size_of_a_new_bias():
-    # What leaves has as many channels as there are biases.
-    for equation, shape, axis in (
-        ("abc,cd->adb", (6, 5), 1),
-        ("abc,cd->abd", (5, 6), -1),
-        ("ab...,bc->ac...", (6, 3), 1),
-    ):
-        stack = [
-            layers.EinsumDense(equation, shape, name="one"),
-            layers.BatchNormalization(axis=axis),
-            layers.ReLU(),
-            layers.Dense(2),
-        ]
-        model = keras.Sequential([keras.Input((5, 3)), *stack])
-        plan = keras_ic.plan(model)
-        assert rows(plan, "bias") == {"one": "gets a bias"}
-        assert keras_ic.rewrite(model).count_params() == plan.parameters[1], equation
-
-
-def test_bias_repair_across_the_borders_of_models():
-    def bare(name):
-        return layers.Dense(4, use_bias=False, name=name)
-
-    inner = keras.Sequential(
-        [keras.Input((4,)), layers.BatchNormalization(), layers.ReLU(), bare("last")], name="inner"
-    )
-    inputs = keras.Input((4,))
-    x = inner(inner(bare("stem")(inputs)))
-    model = keras.Model(
-        inputs, layers.Dense(2, name="end")(layers.BatchNormalization(name="outer")(x))
-    )
-    plan = keras_ic.plan(model)
-    assert rows(plan, "bias") == {"stem": "gets a bias", "inner/last": "gets a bias"}
-    new = keras_ic.rewrite(model, weights="copy")
-    assert (
-        new.count_params() == plan.parameters[1]
-        and new.get_layer("inner").get_layer("last").use_bias
-    )
-
-
-def test_a_model_that_is_called_in_training_stays():
-    stack = [
-        layers.Dense(4, name="one"),
-        layers.BatchNormalization(),
-        layers.Dropout(0.5),
-        layers.Dense(4, name="two"),
-    ]
-    inner = keras.Sequential([keras.Input((4,)), *stack], name="inner")
-    inputs = keras.Input((4,))
-    for calls in ([True], [None, True], [True, False]):
-        x = layers.Dense(4, name="stem")(inputs)
-        for training in calls:
-            x = inner(x, training=training)
-        model = models.randomize(keras.Model(inputs, layers.Dense(3, name="end")(x)))
-        plan = keras_ic.plan(model, 0.0, weights="preserve")
-        assert rows(plan, "ic") == {"end": "IC end_ic (rate 0) before it"}
-        assert "called with training=True" in reasons(plan)["inner"]
-        new = keras_ic.rewrite(model, 0.0, weights="preserve")
-        assert [layer.name for layer in new.get_layer("inner").layers] == [
-            layer.name for layer in inner.layers
-        ]
-        assert models.draws(new, models.sample(model))  # Its dropout works.
-    model = keras.Model(
-        inputs,
-        layers.Dense(3, name="end")(inner(layers.Dense(4, name="stem")(inputs), training=False)),
-    )
-    assert list(rows(keras_ic.plan(model), "ic")) == ["inner/one", "inner/two", "end"]
-
-
 def test_an_ic_inside_time_distributed_is_not_doubled():
     stack = [
         layers.Dense(4, name="stem"),
@@ -459,24 +294,6 @@ def test_the_channel_axis_is_followed_through_a_permutation(move, axis):
     model = keras.Model(inputs, layers.Dense(3, name="end")(layers.Flatten()(x)))
     (ic,) = models.ics(keras_ic.rewrite(model))
     assert (ic.axis, ic.gamma.shape) == (axis, (4,))
-
-
-def test_names_are_unique_over_nested_and_repeated_models():
-    def block(name):
-        return keras.Sequential(
-            [keras.Input((6,)), layers.Dense(6, name="dense", activation="relu")], name=name
-        )
-
-    x = inputs = keras.Input((6,))
-    for layer in (
-        layers.Dense(6, name="dense"),
-        layers.Identity(name="dense_ic"),
-        block("a"),
-        block("b"),
-    ):
-        x = layer(x)
-    plan = keras_ic.plan(keras.Model(inputs, x))
-    assert [change.name for change in plan.changes] == ["dense_ic_1", "dense_ic_2"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from keras import layers
 import keras_ic
 from keras_ic.layers import ChannelAffine, ChannelClip
 from keras_ic.surgery import plan_fold
-from tests.surgery.test_fold import folded
+from tests.surgery.folds import folded
 
 
 def conv(filters=8, **settings):

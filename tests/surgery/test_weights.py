@@ -284,3 +284,90 @@ def test_other_precisions(policy):
     new = keras_ic.rewrite(model, weights="preserve")
     models.assert_same_function(model, new, tolerance=2e-2 if policy == "mixed_float16" else 1e-4)
     assert {layer.dtype_policy.name for layer in new.layers} == {policy}
+
+
+def test_copy_goes_by_layer():
+    model = models.randomize(models.small_convolutional())
+    new = keras_ic.rewrite(model, weights="copy")
+    for name in ("conv1", "conv2", "dense"):
+        np.testing.assert_array_equal(
+            new.get_layer(name).kernel.numpy(), model.get_layer(name).kernel.numpy()
+        )
+    assert not new.get_layer("conv1").bias.numpy().any()
+    np.testing.assert_array_equal(
+        new.get_layer("dense").bias.numpy(), model.get_layer("dense").bias.numpy()
+    )
+    assert type(new.get_layer("conv1").kernel_initializer) is type(
+        model.get_layer("conv1").kernel_initializer
+    )
+    fresh = keras_ic.rewrite(model)
+    assert (
+        np.abs(
+            fresh.get_layer("dense").kernel.numpy() - model.get_layer("dense").kernel.numpy()
+        ).max()
+        > 0
+    )
+
+
+def test_state_of_preprocessing_is_always_copied():
+    preprocessing = layers.Normalization()
+    preprocessing.adapt(np.random.default_rng(0).normal(3.0, 2.0, (50, 4)).astype("float32"))
+    model = keras.Sequential([keras.Input((4,)), preprocessing, layers.Dense(3), layers.Dense(2)])
+    new = keras_ic.rewrite(model)
+    np.testing.assert_array_equal(
+        *(keras.ops.convert_to_numpy(made.layers[0](np.ones((1, 4)))) for made in (model, new))
+    )
+
+
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize("mode", ["tf_idf", "multi_hot", "count"])
+def test_state_of_text_preprocessing_is_copied(mode):
+    texts = np.array(["red blue", "blue blue green", "red"])
+    preprocessing = layers.TextVectorization(max_tokens=6, output_mode=mode)
+    preprocessing.adapt(texts)
+    inputs = keras.Input((), dtype="string")
+    x = layers.Dense(3, "relu")(preprocessing(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(layers.BatchNormalization()(x)))
+    for new in (
+        keras_ic.rewrite(model, weights="preserve"),
+        keras_ic.fold(models.randomize(model)),
+    ):
+        np.testing.assert_array_equal(
+            *(
+                keras.ops.convert_to_numpy(made.get_layer(preprocessing.name)(texts))
+                for made in (model, new)
+            )
+        )
+
+
+def test_normalization_of_given_and_of_adapted_mean():
+    adapted = layers.Normalization()
+    adapted.adapt(np.random.default_rng(0).normal(3.0, 2.0, (50, 2)).astype("float32"))
+    for given in (adapted, layers.Normalization(mean=[1.0, 2.0], variance=[2.0, 3.0])):
+        model = keras.Sequential([keras.Input((2,)), given, layers.Dense(3), layers.Dense(2)])
+        models.assert_same_function(model, keras_ic.rewrite(model, weights="preserve"))
+
+
+def test_flags_of_single_weights_survive():
+    model = models.randomize(models.small_convolutional())
+    model.get_layer("conv2").kernel.trainable = False
+    for made in (keras_ic.rewrite(model, weights="preserve"), keras_ic.fold(model)):
+        assert not made.get_layer("conv2").kernel.trainable
+        assert made.get_layer("conv2").bias.trainable and made.get_layer("conv1").kernel.trainable
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method")
+def test_weights_are_paired_by_path():
+    model = models.randomize(
+        keras.Sequential(
+            [keras.Input((8,)), layers.Dense(8, "relu", name="one"), layers.Dense(8, name="two")]
+        )
+    )
+    model.quantize("float8")
+    for weight in model.weights:
+        if weight.name.endswith("_scale"):
+            weight.assign(2.0)
+    new = keras_ic.rewrite(model, weights="copy")
+    by_path = {weight.path: weight.numpy() for weight in new.weights}
+    for weight in model.weights:
+        np.testing.assert_array_equal(by_path[weight.path], weight.numpy())
