@@ -3,8 +3,8 @@ table.
 
     python -m benchmarks.draw_layer benchmarks/results --out docs/images/layer.png
 
-One panel a backend and mode, each point in units of stock BatchNormalization and then stock Dropout,
-measured in the same process.
+One panel a backend and mode, each point in units of stock BatchNormalization and then stock
+Dropout, measured in the same process.
 """
 
 import argparse
