@@ -32,13 +32,14 @@ def add(verbs: Any) -> None:
     of_run.add_argument(
         "--preset",
         choices=list(PRESETS),
-        help="values for what is not given (by default those above; of image files, imagenet)",
+        help="take the values of a preset for what is not given (by default those above; for image"
+        " files, imagenet)",
     )
     of_run.add_argument(
         "--strategy",
         choices=distribution.KINDS,
         default="auto",
-        help="devices and machines (default: what TF_CONFIG, SLURM or the GPUs call for)",
+        help="where to train (default: what TF_CONFIG, SLURM or the GPUs call for)",
     )
     for name, kind, metavar, default, text in (
         ("checkpoint-steps", int, "N", None, "steps between checkpoints within an epoch"),
