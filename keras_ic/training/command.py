@@ -39,7 +39,7 @@ def add(verbs: Any) -> None:
         "--strategy",
         choices=distribution.KINDS,
         default="auto",
-        help="where to train (default: what TF_CONFIG, SLURM or the GPUs call for)",
+        help="devices and machines (default: what TF_CONFIG, SLURM or the GPUs call for)",
     )
     for name, kind, metavar, default, text in (
         ("checkpoint-steps", int, "N", None, "steps between checkpoints within an epoch"),
