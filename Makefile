@@ -72,7 +72,7 @@ test-all: lint docs release-check $(VENV)/torch
 
 # The site, into site/, where a broken link or a reference to nothing is an error; and every example in it and in the docstrings.
 docs: $(VENV)/test
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	PYTHONPATH=docs NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest --numprocesses $(JOBS) --slow tests/test_documentation.py
 
 # A wheel and an sdist, their metadata, the smoke test of each in an empty environment, and how long the import takes beside Keras's own.

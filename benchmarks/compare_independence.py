@@ -11,6 +11,8 @@ import json
 import statistics
 from pathlib import Path
 
+# Of Okabe and Ito's palette, which colour-blind readers tell apart: black is the baseline.
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 COLUMNS = {
     "correlation": "mean absolute correlation",
     "normalized_mutual_information": "mutual information, normalized",
@@ -24,7 +26,7 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots(1, len(COLUMNS))
     print(
         "| network | "
@@ -46,7 +48,7 @@ def main(argv=None):
                     range(2, len(values) + 2),
                     values,
                     style,
-                    color=f"C{arguments.files.index(file)}",
+                    color=COLOURS[arguments.files.index(file) % len(COLOURS)],
                     label=f"{name}, {mode}",
                 )
             axis.set(xlabel="weight layer, from the input", ylabel=title, ylim=(0, None))
@@ -54,7 +56,7 @@ def main(argv=None):
         print(f"| {name} | {' | '.join(cells)} |")
     axes[0].legend(frameon=False, fontsize=8)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(arguments.out, dpi=120)
+    figure.savefig(arguments.out, dpi=150)
 
 
 if __name__ == "__main__":

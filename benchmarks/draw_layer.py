@@ -3,8 +3,8 @@ table.
 
     python -m benchmarks.draw_layer benchmarks/results --out docs/images/layer.png
 
-One panel a backend and mode, each bar in units of stock BatchNormalization and then stock Dropout,
-measured in the same process.
+One panel a backend and mode, each point in units of stock BatchNormalization and then stock
+Dropout, measured in the same process.
 """
 
 import argparse
@@ -13,7 +13,11 @@ from pathlib import Path
 
 from benchmarks.layer import table
 
-BARS = {"BN+Dropout": "0.75", "BN": "0.55", "IC": "C0"}
+STYLES = {
+    "BN+Dropout": {"color": "0.6", "marker": "v"},
+    "BN": {"color": "black", "marker": "s"},
+    "IC": {"color": "#D55E00", "marker": "o"},
+}
 
 
 def draw(rows, path):
@@ -21,20 +25,20 @@ def draw(rows, path):
     from matplotlib.figure import Figure
 
     panels = list(dict.fromkeys((row["backend"], row["mode"]) for row in rows))
-    figure = Figure(figsize=(10, 2.6 * ((len(panels) + 1) // 2)), layout="constrained")
+    figure = Figure(figsize=(8, 2.7 * ((len(panels) + 1) // 2)), layout="constrained")
     axes = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False).ravel()
     for axis, panel in zip(axes, panels, strict=False):
         shown = [row for row in rows if (row["backend"], row["mode"]) == panel]
-        for index, (name, color) in enumerate(BARS.items()):
+        for index, (name, style) in enumerate(STYLES.items()):
             heights = [
                 row["milliseconds"][name] / row["milliseconds"]["BN+Dropout"] for row in shown
             ]
-            axis.bar(
-                [place + (index - 1) * 0.27 for place in range(len(shown))],
+            axis.plot(
+                [place + (index - 1) * 0.2 for place in range(len(shown))],
                 heights,
-                0.25,
-                color=color,
+                linestyle="none",
                 label=f"stock {name}" if index < 2 else name,
+                **style,
             )
         for place, row in enumerate(shown):
             floor = row["floor"] / row["milliseconds"]["BN+Dropout"]
@@ -45,16 +49,20 @@ def draw(rows, path):
                 linewidth=1,
                 label="time to move the values" if place == 0 else None,
             )
-        axis.set_xticks(range(len(shown)), [label(row["shape"]) for row in shown], fontsize=7)
-        axis.set_title(" ".join(panel), fontsize=9)
-        axis.set_ylabel("forward + backward", fontsize=8)
+        axis.set_xticks(range(len(shown)), [label(row["shape"]) for row in shown], fontsize=8)
+        axis.set_title(" ".join(panel), fontsize=10)
+        axis.set_ylabel("time of a step", fontsize=9)
+        axis.set_yscale("log")
+        axis.set_yticks([0.01, 0.1, 1], ["0.01", "0.1", "1"])
+        axis.grid(axis="y", color="0.85", linewidth=0.6)
+        axis.set_ylim(0.005, 1.5)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8
+        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9
     )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=150)
 
 
 def label(shape):

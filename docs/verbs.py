@@ -35,7 +35,7 @@ def page() -> str:
             tables.setdefault(title, []).extend(_row(verb, action) for action in actions)
         for title, rows in tables.items():
             parts += [f"{title}\n"] if title else []
-            parts.append("\n".join(["| argument | |", "| --- | --- |", *rows]) + "\n")
+            parts.append("\n".join(["| argument | what it does |", "| --- | --- |", *rows]) + "\n")
     return "\n".join(parts)
 
 
@@ -46,8 +46,9 @@ def _row(verb: argparse.ArgumentParser, action: argparse.Action) -> str:
     values = formatter._format_args(action, metavar) if action.nargs != 0 else ""
     shown = f"{names} {values}".strip()
     text = formatter._expand_help(action) if action.help else ""
-    cells = (f"`{shown}`", text)
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    # A pipe in code would end the cell for some readers of Markdown and show its escape in others.
+    code = f"`{shown}`" if "|" not in shown else f"<code>{shown.replace('|', '&#124;')}</code>"
+    return f"| {code} | {text.replace('|', chr(92) + '|')} |"
 
 
 def _sentence(text: str) -> str:

@@ -1,7 +1,8 @@
-"""The reference of the built site has every public name. `make docs` builds it; `make test` too."""
+"""The site, which `make docs` builds: its reference, its formulas, what its pages are made from."""
 
 import importlib
 import inspect
+import re
 import zlib
 
 import pytest
@@ -59,3 +60,23 @@ def test_the_version_is_that_of_the_package(file, line):
 def test_the_page_of_the_verbs_is_that_of_the_parser():
     verbs = script("docs/verbs.py")
     assert verbs.PAGE.read_text(encoding="utf-8") == verbs.page(), "run `python docs/verbs.py`"
+
+
+def test_the_page_of_the_notebook_has_its_cells():
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("nbclient")
+    notebook = script("docs/notebook.py")
+    page = notebook.PAGE.read_text(encoding="utf-8")
+    title, *cells = notebook.sources(nbformat.read(notebook.NOTEBOOK, 4))
+    places = [page.find(part) for part in (*title.split("\n\n"), *cells)]
+    assert -1 not in places and places == sorted(places), "run `python docs/notebook.py`"
+
+
+@pytest.mark.skipif(not SITE.exists(), reason="the site is not built; `make docs` does it")
+def test_formulas_are_set_and_nothing_is_loaded_from_other_hosts():
+    pages = list(SITE.parent.glob("**/*.html"))
+    assert (SITE.parent / "idea.html").read_text(encoding="utf-8").count("<math") >= 4
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r'<(script|img|link)[^>]*(src|href)="?(https?:)?//', text), page
+        assert r"\operatorname" not in text, page

@@ -58,7 +58,7 @@ class ChannelAffine(_PerChannel):
         **kwargs: `name`, `dtype`, `trainable` and the other arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: Tensor of floats, whose size along `axis` is known.
+        `inputs`: Tensor of floats, whose size along `axis` is known.
 
     Output shape:
         That of `inputs`.
@@ -121,7 +121,7 @@ class ChannelClip(_PerChannel):
         **kwargs: `name`, `dtype`, `trainable` and the other arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: Tensor of floats, whose size along `axis` is known.
+        `inputs`: Tensor of floats, whose size along `axis` is known.
 
     Output shape:
         That of `inputs`.

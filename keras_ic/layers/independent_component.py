@@ -31,7 +31,7 @@ class IndependentComponent(keras.layers.Layer):
 
     The baseline has weight layer, BatchNorm, activation. The IC order of Chen et al. (2019) has
     BatchNorm and a little dropout before each weight layer instead, so that the inputs of the
-    weight layer come closer to being independent::
+    weight layer come closer to being independent:
 
         baseline   x -> Conv -> BatchNorm -> ReLU -> Conv -> ...
         IC         x -> Conv -> ReLU -> [BatchNorm -> Dropout] -> Conv -> ...
@@ -46,8 +46,8 @@ class IndependentComponent(keras.layers.Layer):
     on two variables `x`, `x'`. Then
 
     - the correlation of `g x` and `g' x'` is `p` times that of `x` and `x'`, if both have zero
-      mean. In general it is `p * cov(x, x') / sqrt((var(x) + (1 - p) * E[x]^2) * (var(x') + (1 - p)
-      * E[x']^2))`;
+      mean. In general it is `p * cov(x, x') / sqrt(v * v')`, where `v = var(x) + (1 - p) * E[x]^2`
+      and `v'` is the same of `x'`;
     - their mutual information is `p^2` times that of `x` and `x'`, if neither is ever exactly 0, so
       that the gate can be read off the value; else it is at most that;
     - the entropy of `g x` is `p * H(x) + H(Bernoulli(p))`, in nats, for discrete `x` that is never
@@ -113,12 +113,12 @@ class IndependentComponent(keras.layers.Layer):
         **kwargs: `name`, `dtype`, `trainable` and the other arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: Tensor of floats, of rank 2 or more.
-        training: Boolean, whether to use and record the statistics of the batch and to drop.
-            Defaults to what `fit`, `evaluate` and `predict` set, else to `False`.
-        mask: Boolean tensor of the shape of `inputs` without the last axis, or of its first axes,
-            such as `(batch, time)` for `(batch, time, height, width, channels)`. Positions that are
-            False do not enter the statistics.
+        - `inputs`: Tensor of floats, of rank 2 or more.
+        - `training`: Boolean, whether to use and record the statistics of the batch and to drop.
+          Defaults to what `fit`, `evaluate` and `predict` set, else to `False`.
+        - `mask`: Boolean tensor of the shape of `inputs` without the last axis, or of its first
+          axes, such as `(batch, time)` for `(batch, time, height, width, channels)`. Positions that
+          are False do not enter the statistics.
 
     Output shape:
         That of `inputs`.

@@ -32,7 +32,8 @@ def add(verbs: Any) -> None:
     of_run.add_argument(
         "--preset",
         choices=list(PRESETS),
-        help="values for what is not given (by default those above; of image files, imagenet)",
+        help="take the values of a preset for what is not given (by default those above; for image"
+        " files, imagenet)",
     )
     of_run.add_argument(
         "--strategy",

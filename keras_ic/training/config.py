@@ -87,34 +87,45 @@ class TrainingConfig:
         choices=(*ORDERS, *ALIASES),
     )
     rate: float = _field(0.05, "probability of the IC layers to drop a value", checked_rate)
-    seed: int = _field(0, "of kernels, masks, and the order and augmentation of the images", _seed)
-    epochs: int = _field(200, "the schedules stretch or shrink with it", positive_int)
-    batch: int = _field(64, "images of a step, on all replicas together", positive_int)
+    seed: int = _field(
+        0, "what kernels, masks, and the order and augmentation of the images depend on", _seed
+    )
+    epochs: int = _field(
+        200,
+        "how often to go through the training images; schedules stretch with it",
+        positive_int,
+    )
+    batch: int = _field(64, "how many images a step takes, on all replicas together", positive_int)
     train_size: int | None = _field(
         None, "train on the first N images alone (of a set in memory)", positive_int
     )
     image_size: int | None = _field(
-        None, "pixels of the sides that images are resized to (image files: 224)", positive_int
+        None, "resize the images to this many pixels a side (image files: 224)", positive_int
     )
     augment: bool | None = _field(
         None, "flip and crop the training images (by default all but the digits)", checked_bool
     )
-    optimizer: str = _field("adam", "sgd has a Nesterov momentum of 0.9", choices=("adam", "sgd"))
-    learning_rate: float = _field(1e-3, "the largest of the schedule", positive_real)
+    optimizer: str = _field(
+        "adam", "the optimizer; sgd has a Nesterov momentum of 0.9", choices=("adam", "sgd")
+    )
+    learning_rate: float = _field(1e-3, "the highest learning rate of the schedule", positive_real)
     linear_scaling: bool = _field(
         False, "multiply the learning rate by batch / 256 (Goyal et al., 2017)", checked_bool
     )
     schedule: str = _field(
         "steps",
-        "of the learning rate: a tenth after 40, 60 and 80 %, a cosine to 0, or one cycle",
+        "how the learning rate falls: to a tenth after 40, 60 and 80 %, by a cosine to 0, in one"
+        " cycle, or not at all",
         choices=SCHEDULES,
     )
     warmup_epochs: int = _field(
-        0, "in which the learning rate rises from 0, before a cosine", natural_int
+        0, "epochs in which the learning rate rises from 0, before a cosine", natural_int
     )
-    weight_decay: float = _field(1e-4, "of Keras's L2 on every kernel, in the loss", natural_real)
+    weight_decay: float = _field(
+        1e-4, "factor of Keras's L2 penalty on every kernel, in the loss", natural_real
+    )
     decoupled_weight_decay: float = _field(
-        0.0, "share of the kernels that a step takes away, times the learning rate", natural_real
+        0.0, "share of each kernel that a step takes away, times the learning rate", natural_real
     )
     label_smoothing: float = _field(
         0.0, "share of the target that is spread over all classes", checked_share
@@ -128,10 +139,10 @@ class TrainingConfig:
         1, "parts in which a replica's batch goes through the network", positive_int
     )
     synchronized: bool = _field(
-        False, "statistics of a batch over all replicas in every layer", checked_bool
+        False, "normalize with the statistics of a batch over all replicas", checked_bool
     )
     momentum: float | None = _field(
-        None, "of the moving statistics (by default each network's own)", checked_share
+        None, "momentum of the moving statistics (by default each network's own)", checked_share
     )
     dropout: float = _field(
         0.0, "rate of a Dropout after the ReLUs of an order without IC layers", checked_rate
@@ -139,33 +150,33 @@ class TrainingConfig:
     per_channel: bool = _field(False, "drop whole channels of images", checked_bool)
     rate_schedule: str = _field(
         "constant",
-        "of the IC layers' rate over the epochs",
+        "how the rate of the IC layers changes over the epochs",
         choices=RATE_SCHEDULES,
     )
     rate_depth: str = _field(
         "uniform",
-        "of the IC layers' rate over the depth",
+        "how the rate of the IC layers changes over the depth",
         choices=("uniform", "rising", "falling", "linear", "stages"),
     )
     rates: tuple[float, ...] | None = _field(
         None,
-        "of the depth linear, the first rate and the last; of stages, one for each equal part of"
-        " the depth: 0,0.05,0.1",
+        "for a linear rate over the depth, the first and the last; for stages, one rate for each"
+        " equal part of the depth, such as 0,0.05,0.1",
     )
-    classifier_ic: bool = _field(True, "an IC layer before the classifier", checked_bool)
+    classifier_ic: bool = _field(True, "put an IC layer before the classifier", checked_bool)
     recalibrate: str = _field(
         "each",
-        "when the moving statistics are re-estimated: never, at the end, or before each validation",
+        "when to re-estimate the moving statistics: never, at the end, or before each validation",
         choices=("off", "end", "each"),
     )
     validation: float = _field(
         0.0,
-        "share of the training images that is judged on in place of the test set",
+        "share of the training images to judge on in place of the test set",
         checked_share,
     )
     dtype: str = _field(
         "float32",
-        "auto is mixed_bfloat16 on accelerators, float32 on CPUs",
+        "the dtype policy; auto is mixed_bfloat16 on accelerators, float32 on CPUs",
         choices=("float32", "mixed_bfloat16", "auto"),
     )
 

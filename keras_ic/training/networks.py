@@ -204,7 +204,15 @@ def _of_keras(config: TrainingConfig, build: Callable, shape, classes) -> keras.
                 " an IC layer before each weight layer, and drops single values. Received:"
                 f" {what} with model={config.model!r}"
             )
-    stock = build(weights=None, input_shape=shape, classes=classes, classifier_activation=None)
+    try:
+        stock = build(weights=None, input_shape=shape, classes=classes, classifier_activation=None)
+    except ValueError as error:
+        least = re.search(r"at least (\d+)", str(error))
+        size = least[1] if least else "N"
+        raise ValueError(
+            f"`image_size={size}` (`--image-size {size}`) resizes the images for {config.model}."
+            f" {error}"
+        ) from error
     model = keras.models.clone_model(
         stock,
         clone_function=lambda layer: _penalized(layer, config.weight_decay),

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from keras_ic.independence.estimators import BINS, binned, mutual_information, second_order
+from keras_ic.independence.estimators import (
+    BINS,
+    binned,
+    information_of_bins,
+    mutual_information,
+    second_order,
+)
 from keras_ic.independence.running_covariance import RunningCovariance
 
 ROWS = 4096
@@ -67,6 +73,15 @@ def test_gates_on_values_without_an_atom_at_0_multiply_information_by_the_square
 
     before, after = estimates(lambda rng: normal_pair(0.8, rng)).mean(), estimates(gated).mean()
     assert abs(after / before - keep**2) < 0.03
+
+
+def test_the_plain_count_is_that_of_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    first, second = (binned(x) for x in normal_pair(0.5, np.random.default_rng(0)))
+    pairs, *single = (len(np.unique(x, axis=0)) for x in (np.c_[first, second], first, second))
+    correction = (pairs - sum(single) + 1) / (2 * ROWS)
+    found = information_of_bins(first, second)[0] + correction
+    assert found == pytest.approx(metrics.mutual_info_score(first, second), abs=1e-12)
 
 
 def test_gates_on_rectified_values_leave_less():

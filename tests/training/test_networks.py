@@ -236,3 +236,9 @@ def test_three_parts_are_the_three_stages_of_a_resnet(name, order):
 def test_bad_input(values, message):
     with pytest.raises(ValueError, match=message):
         network(TrainingConfig(**values), (32, 32, 3), 10)
+
+
+def test_images_that_are_too_small_are_told_how_to_be_resized():
+    message = r"`image_size=32` \(`--image-size 32`\) resizes .* MobileNetV2.* Received: .*8, 8"
+    with pytest.raises(ValueError, match=message):
+        network(TrainingConfig(model="MobileNetV2"), (8, 8, 1), 10)
