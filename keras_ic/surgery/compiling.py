@@ -40,7 +40,7 @@ class _CannotBeCopiedError(Exception):
 
 
 def _anew(value):
-    """The same without the state: optimizers and metrics built anew from their configuration, and
+    """The same without the state: optimizers and metrics rebuilt from their configuration, and
     what has no state, losses too, as it is.
     """
     try:
@@ -50,7 +50,7 @@ def _anew(value):
             return type(value).from_config(value.get_config())
     except Exception as error:  # Whatever a class of the user's own raises.
         what = (
-            f"{value.name} ({type(value).__name__}) cannot be built anew from its configuration"
+            f"{value.name} ({type(value).__name__}) cannot be rebuilt from its configuration"
             f" ({' '.join(str(error).split())[:200]})"
         )
         raise _CannotBeCopiedError(what) from error

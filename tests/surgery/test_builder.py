@@ -252,7 +252,7 @@ def test_losses_without_a_configuration_are_passed_on_and_such_metrics_leave_the
         with pytest.warns(
             UserWarning,
             match=(
-                r"not compiled, as above \(Above\) cannot be built anew.*compile it. Received:"
+                r"not compiled, as above \(Above\) cannot be rebuilt.*compile it. Received:"
                 r" model 'small'"
             ),
         ) as warned:
@@ -643,7 +643,7 @@ def test_a_layer_that_cannot_be_built_anew_is_named():
     )
     with pytest.raises(
         ValueError,
-        match=r"'closed' cannot be built anew.*get_config.*Received: layer of type Closed",
+        match=r"'closed' cannot be rebuilt.*get_config.*Received: layer of type Closed",
     ):
         keras_ic.rewrite(model)
 
