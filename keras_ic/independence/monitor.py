@@ -9,18 +9,11 @@ import keras
 import numpy as np
 
 from keras_ic.independence.measuring import MODES, Meter, checked_options
-from keras_ic.independence.report import Report
+from keras_ic.independence.report import COLUMNS, Report
 from keras_ic.utils.data_adapters import checked_repeatable, checked_sizes
 from keras_ic.utils.validation import checked_bool, positive_int
 
-SCALARS = (
-    "correlation",
-    "correlation_distance",
-    "covariance_distance",
-    "effective_rank",
-    "mutual_information",
-    "normalized_mutual_information",
-)
+SCALARS = (*COLUMNS.values(), "effective_rank")
 
 
 class IndependenceMonitor(keras.callbacks.Callback):
