@@ -1,4 +1,4 @@
-"""What a network costs at inference: its IC form and its usual form, each as trained and folded,
+"""What a network costs at inference: its IC form and its baseline, each as trained and folded,
 beside the same network without normalization.
 
     KERAS_BACKEND=tensorflow python benchmarks/inference.py --out benchmarks/results
@@ -64,7 +64,7 @@ PACKAGES = (
 def trained(model, size):
     """The model with statistics from data, and shifts and scales that are neither 0 nor 1."""
     random = np.random.default_rng(0)
-    if normalizations(model):  # VGG16's usual form has none.
+    if normalizations(model):  # VGG16's baseline has none.
         keras_ic.recalibrate(
             model, random.normal(size=(4, size, size, 3)).astype("float32"), batch_size=4, verbose=0
         )

@@ -1,4 +1,4 @@
-"""What a whole training step costs in the IC order beside the usual order in stock Keras, and how
+"""What a whole training step costs in the IC order beside the baseline in stock Keras, and how
 much of it is waiting for images.
 
     python benchmarks/train_step.py --out benchmarks/results

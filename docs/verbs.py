@@ -15,7 +15,7 @@ HEAD = """# Command line
 `keras-ic VERB ...`, or `python -m keras_ic VERB ...`. Each verb is a thin call of a public
 function, so that a script can do the same. `keras-ic VERB --help` says what is here, too.
 
-Exit codes: 0 done; 2 something to mend, said in one line; 75 stopped by a signal, with everything
+Exit codes: 0 done; 2 something to fix, said in one line; 75 stopped by a signal, with everything
 saved, so that the same command goes on; 1 anything else.
 """
 

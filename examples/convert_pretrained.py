@@ -128,7 +128,7 @@ def fine_tuned(model, x, y, epochs, seed):
     """The same images in the same order for every model."""
     keras.utils.set_random_seed(seed)
     compiled(model, 3e-4).fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0)
-    # So few steps leave moving statistics behind; they are measured instead.
+    # The moving statistics lag after so few steps; they are re-estimated instead.
     keras_ic.recalibrate(model, x, batch_size=128, verbose=0)
     return model
 

@@ -11,7 +11,7 @@ two without one, the third a minute or two, with nothing to download.
 Both searches get the same number of trials, of seeds for each and of epochs, and are judged on a
 tenth of the training images; the test set is read once, at the end, for the best of each. A search
 that was stopped, also by kill -9, goes on when the same command is given again. Each leaves its
-record, table and figures in a folder of `--out`. `keras-ic tune` does one such search, with all the
+record and table in a folder of `--out`. `keras-ic tune` does one such search, with all the
 choices there are.
 """
 
@@ -26,7 +26,7 @@ from keras_ic.training import TrainingConfig
 from keras_ic.tuning.reporting import accuracy
 
 
-def main(argv=None):
+def parsed(argv):
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -52,7 +52,11 @@ def main(argv=None):
         "--workers", type=int, default=1, help="processes beside this one that share the trials"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/tune_cifar"))
-    arguments = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    arguments = parsed(argv)
     recipe = TrainingConfig(
         data=arguments.data,
         model=arguments.model,

@@ -120,7 +120,7 @@ def recalibrate(
 
     In training, dropout adds to the variance that the normalizations after it see and record; at
     inference there is no dropout, and the recorded variance is too large (the variance shift of Li
-    et al., 2019). This sets the moving statistics anew, dropout off, weights untouched.
+    et al., 2019). This re-estimates the moving statistics, dropout off, weights untouched.
 
     The statistics of each layer are the mean and the biased variance of its inputs over all of the
     data, not by momentum: pooled in float64 over the batches, each weighted with its number of
@@ -263,7 +263,7 @@ def with_batch_statistics(layer, inputs, mask, draws, own):
 
 
 class MomentsPass:
-    """The moments of what some layers read, time and again without compiling again.
+    """The moments of what some layers read, again and again without another compilation.
 
     Args:
         model: A built `keras.Model`.

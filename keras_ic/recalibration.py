@@ -141,7 +141,7 @@ class Recalibration(keras.callbacks.Callback):
         self._as_trained: list = []
         self._compared: dict[str, float] = {}
         with random_states_kept():
-            next(self._inputs())  # Data that do not fit are told of before the first epoch.
+            next(self._inputs())  # Data that do not fit are refused before the first epoch.
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Notes the epoch."""
@@ -253,7 +253,7 @@ def _spaced_batches(data: keras.utils.PyDataset, steps: int) -> Iterator[Any]:
 
 
 def too_short_for_momentum(model: keras.Model, steps: int) -> str | None:
-    """One line that tells of moving statistics whose momentum is too large for the number of steps;
+    """One line that warns of moving statistics whose momentum is too large for the number of steps;
     None where there are none.
 
     The moving statistics of a layer start from a mean of 0 and a variance of 1, of which `momentum

@@ -16,7 +16,7 @@ from keras_ic.layers.independent_component import IndependentComponent
 from keras_ic.utils.keras_internals import sublayers
 from keras_ic.utils.validation import checked_model, checked_path
 
-OLDER_FORMAT = (".h5", ".hdf5")  # of Keras, which tells of it when it is written
+OLDER_FORMAT = (".h5", ".hdf5")  # of Keras, which warns when it writes one
 CONFIG = "config.json"
 RANDOM_STATES = "keras_ic_random_states.json"
 WEIGHTS = {"model.weights.h5", "model.weights.npz"}
@@ -231,48 +231,6 @@ def restore(model: keras.Model, path: str | os.PathLike) -> None:
         variable.assign(state)
 
 
-def read_entry(path: str | os.PathLike, name: str) -> Any:
-    """Reads an entry of a model file that holds JSON.
-
-    Args:
-        path: Path ending in `.keras`.
-        name: String, the name of the entry.
-
-    Returns:
-        The value, or `None` if the file has no such entry.
-
-    Raises:
-        ValueError: In one line, for any failure to read it.
-
-    Example:
-
-    ```python
-    import pathlib, tempfile
-    import keras
-    from keras_ic.saving import read_entry
-
-    path = pathlib.Path(tempfile.mkdtemp(), "model.keras")
-    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(path)
-    assert read_entry(path, "config.json")["class_name"] == "Sequential"
-    ```
-    """
-    path = checked_name(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if name not in archive.namelist():
-                return None
-            if not _has_sound_sizes(archive):
-                raise ValueError("an entry is too large")
-            return json.loads(archive.read(name))
-    # Damaged bytes make zipfile raise nearly anything; see `_is_whole`.
-    except Exception as error:
-        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
-        raise ValueError(
-            f"This model file cannot be read ({reason}); restore it from a copy, or delete it."
-            f" Received: {str(path)!r}"
-        ) from None
-
-
 def _state(model):
     return [
         *model.variables,
@@ -309,15 +267,11 @@ def _random_states(model):
         if isinstance(layer, IndependentComponent) or getattr(layer, "rate", None) == 0
     ]
     own = {id(variable) for layer in without for variable in layer.variables}
-    return [variable for variable in _all_random_states(model) if id(variable) not in own]
-
-
-def _all_random_states(model):
-    weights = {id(weight) for weight in model.weights}
+    own.update(id(weight) for weight in model.weights)
     return [
         variable
         for variable in model.variables
-        if id(variable) not in weights and variable.name == "seed_generator_state"
+        if id(variable) not in own and variable.name == "seed_generator_state"
     ]
 
 
@@ -336,11 +290,6 @@ def _saved_random_states(model, path):
             f"The random states in this file are damaged ({error}); take another copy. Received:"
             f" {str(path)!r}"
         ) from None
-    if not states:
-        return []
-    # A file from when those of IC layers were among them.
-    if len(states) == len(_all_random_states(model)):
-        variables = _all_random_states(model)
     if len(states) != len(variables):
         raise ValueError(
             f"The file is of a model with {len(states)} random streams, not {len(variables)}; take"

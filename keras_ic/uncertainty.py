@@ -48,7 +48,7 @@ def predict_with_uncertainty(
     mean is the averaged probability, which is what to compare with labels; for one that ends in
     logits, it is the mean of the logits. The spread is a measure of how much the weights left open
     what to predict (Gal and Ghahramani, 2016): it is larger for inputs unlike those of the
-    training, but it is no error bar until it has been compared with errors on data put aside.
+    training, but it is not an error bar until it has been compared with errors on data put aside.
 
     The model is left exactly as it was, also after an exception or an interruption: weights, random
     streams, flags and compiled functions. A frozen IC layer drops too, as `monte_carlo` says, and

@@ -221,7 +221,7 @@ def test_statistics_that_are_not_finite_are_refused(function, bad):
     ):
         function(model, x, batch_size=16, verbose=0)
     assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, model.weights, strict=True))
-    # Moving statistics that are not finite are mended by data that are.
+    # Moving statistics that are not finite are repaired by data that are.
     model.get_layer("first").moving_variance.assign(np.full(5, np.inf))
     keras_ic.recalibrate(model, data(), verbose=0)
     assert all(np.all(np.isfinite(weight.numpy())) for weight in model.weights)

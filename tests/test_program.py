@@ -1,5 +1,6 @@
-"""The process of the command line, in processes of its own."""
+"""The process of the command line: its streams, its signals and its exit code."""
 
+import io
 import os
 import pathlib
 import signal
@@ -9,66 +10,58 @@ import time
 
 import pytest
 
+from keras_ic import program
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def run(code, *arguments, **options):
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, text=True, stderr=subprocess.PIPE, **options)
+def ends_with(monkeypatch, main):
+    """The exit code of the program whose command line is `main`."""
+    monkeypatch.setattr(program.cli, "main", main)
+    monkeypatch.setattr(program, "mend_streams", lambda: None)
+    with pytest.raises(SystemExit) as end:
+        program.program()
+    return end.value.code
 
 
-def test_a_closed_stdout_and_an_encoding_without_a_character():
-    code = """
-import os, sys
-sys.stdout = None
-from keras_ic.program import mend_streams
-mend_streams()
-print("nothing")
-print("51.2 \u00b1 0.3", file=sys.stderr)
-"""
-    done = run(code, env={**os.environ, "PYTHONIOENCODING": "ascii:strict"})
-    assert done.returncode == 0 and done.stderr.splitlines()[-1] == "51.2 ? 0.3"
+@pytest.fixture
+def handlers():
+    """Puts back what signals did before."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
-def test_signals_after_a_stop_change_nothing():
-    code = """
-import signal, sys
-from keras_ic import cli
+def test_a_closed_stdout_and_an_encoding_without_a_character(monkeypatch):
+    stderr = io.TextIOWrapper(io.BytesIO(), "ascii", "strict")
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    program.mend_streams()
+    print("nothing")
+    print("51.2 \u00b1 0.3", file=stderr, flush=True)
+    sys.stdout.close()
+    assert stderr.buffer.getvalue() == b"51.2 ? 0.3\n"
 
 
-def main():
-    try:
-        signal.raise_signal(signal.SIGTERM)
-    except KeyboardInterrupt:
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGINT)
-        return 75
+def test_signals_after_a_stop_change_nothing(monkeypatch, handlers):
+    def main():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            return 75
 
-
-cli.main = main
-from keras_ic.program import program
-
-try:
-    program()
-finally:
+    assert ends_with(monkeypatch, main) == 75
     signal.raise_signal(signal.SIGINT)
     signal.raise_signal(signal.SIGTERM)
-"""
-    assert run(code).returncode == 75
 
 
-def test_a_signal_in_a_verb_that_saves_nothing():
-    code = """
-import signal
-from keras_ic import cli
-
-cli.main = lambda: signal.raise_signal(signal.SIGTERM)
-from keras_ic.program import program
-
-program()
-"""
-    done = run(code)
-    assert done.returncode == 75 and done.stderr.splitlines()[-1] == "keras-ic: stopped"
+def test_a_signal_in_a_verb_that_saves_nothing(monkeypatch, handlers, capsys):
+    assert ends_with(monkeypatch, lambda: signal.raise_signal(signal.SIGTERM)) == 75
+    assert capsys.readouterr().err == "keras-ic: stopped\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

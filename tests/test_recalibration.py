@@ -182,7 +182,10 @@ def test_bad_input():
         (lambda: keras_ic.Recalibration(X, every=0), "Received: every=0"),
         (lambda: keras_ic.Recalibration(X, batch_size=1.5), "Received: batch_size=1.5"),
         (lambda: keras_ic.Recalibration(X, compare="yes"), "Received: compare='yes'"),
-        (lambda: keras_ic.Recalibration(x for x in [X]), "anew.*Received: data of type generator"),
+        (
+            lambda: keras_ic.Recalibration(x for x in [X]),
+            "again in each epoch.*Received: data of type generator",
+        ),
         (
             lambda: trained(keras_ic.Recalibration(X[:, :4])),
             r"must fit the inputs of model 'net'.*Received.*\(128, 4\)|must fit.*\(.*, 4\)",

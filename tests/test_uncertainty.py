@@ -60,7 +60,7 @@ def test_the_same_seed_gives_the_same_numbers_and_the_model_stays_as_it_was():
 
 
 def test_mean_and_spread_are_those_of_dropout():
-    """Of one linear layer behind a dropout, both are known: the mean is the prediction without
+    """Of one linear layer after a dropout, both are known: the mean is the prediction without
     dropout, the variance a sum of squares.
     """
     rate, samples = 0.25, 1000
@@ -235,7 +235,7 @@ def test_errors():
     for wrong, said in (
         ({"samples": 1}, r"`samples` must be an integer of 2 or more. Received: samples=1"),
         ({"steps": 9}, r"as many as `steps` says. Received: steps=9, data of 1 batches"),
-        ({"batch_size": 0}, r"`batch_size` must be None or a positive integer. Received"),
+        ({"batch_size": 0}, r"`batch_size` must be an integer above 0. Received"),
         ({"verbose": "loud"}, "Received: verbose='loud'"),
         ({"seed": -1}, r"`seed` must be an integer in .*Received: seed=-1"),
         ({"data": {**x, "more": x["more"][:2]}}, r"as many examples in each.*Received: arrays"),

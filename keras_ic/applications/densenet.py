@@ -6,10 +6,9 @@ from keras import layers
 from keras_ic.applications.units import (
     DEEPEST,
     Units,
-    checked_classes,
     checked_input_shape,
 )
-from keras_ic.utils.validation import checked_bool, checked_int
+from keras_ic.utils.validation import checked_bool, checked_int, positive_int
 
 BLOCKS = 3
 FILTERS = 16  # of the first convolution; DenseNet-BC has twice its growth rate
@@ -120,14 +119,9 @@ def DenseNet(
     """
     bottleneck = checked_bool("bottleneck", bottleneck)
     block_layers = _checked_depth(depth, bottleneck)
-    growth_rate = checked_int(
-        "growth_rate",
-        growth_rate,
-        "an integer above 0, the filters of each layer",
-        lambda value: value > 0,
-    )
+    growth_rate = positive_int("growth_rate", growth_rate)
     units = Units(order, rate, weight_decay, seed, **options)
-    classes = checked_classes(classes)
+    classes = positive_int("classes", classes)
 
     images = keras.Input(checked_input_shape(input_shape, SMALLEST), name="images")
     x = units.after(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from keras_ic.applications.units import Units, checked_classes, checked_input_shape
+from keras_ic.applications.units import Units, checked_input_shape
 from keras_ic.utils.validation import checked_bool, positive_int
 
 
@@ -73,7 +73,7 @@ def PlainCNN(
             f" filters={filters}"
         )
     units = Units(order, rate, weight_decay, seed, **options)
-    classes = checked_classes(classes)
+    classes = positive_int("classes", classes)
     images = x = keras.Input(
         checked_input_shape(input_shape, known=checked_bool("flatten", flatten)), name="images"
     )

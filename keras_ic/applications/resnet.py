@@ -1,10 +1,9 @@
 """The CIFAR ResNets of depth 6n+2 and 9n+2, in every order of layers."""
 
 import keras
-from keras import layers
 
-from keras_ic.applications.units import DEEPEST, Units, checked_classes, checked_input_shape
-from keras_ic.utils.validation import checked_choice, checked_int
+from keras_ic.applications.units import DEEPEST, Units, checked_input_shape
+from keras_ic.utils.validation import checked_choice, checked_int, positive_int
 
 FILTERS = (16, 32, 64)
 EXPANSION = 4  # of a bottleneck's output over its middle
@@ -103,38 +102,23 @@ def ResNet(
     """
     block, blocks = _checked_depth(depth, block)
     units = Units(order, rate, weight_decay, seed, **options)
-    classes = checked_classes(classes)
+    classes = positive_int("classes", classes)
 
     images = keras.Input(checked_input_shape(input_shape), name="images")
     x = units.after(units.convolution("stem", FILTERS[0], 3)(images), "stem")
     for stage, filters in enumerate(FILTERS, 1):
         for index in range(1, blocks + 1):
             stride = 2 if stage > 1 and index == 1 else 1
-            x = _block(units, x, f"stage{stage}_block{index}", block, filters, stride)
+            convolutions = {
+                "basic": [(filters, 3, stride), (filters, 3, 1)],
+                "bottleneck": [
+                    (filters, 1, stride),
+                    (filters, 3, 1),
+                    (EXPANSION * filters, 1, 1),
+                ],
+            }[block]
+            x = units.residual_block(x, f"stage{stage}_block{index}", convolutions)
     return keras.Model(images, units.pooled_logits(x, classes), name=name or f"resnet{int(depth)}")
-
-
-def _block(units, x, name, kind, filters, stride):
-    """Two or three units and the addition."""
-    outputs = filters * EXPANSION if kind == "bottleneck" else filters
-    convolutions = {
-        "basic": [(filters, 3)] * 2,
-        "bottleneck": [(filters, 1), (filters, 3), (outputs, 1)],
-    }[kind]
-    # Orders with a BatchNorm after the convolution have their last ReLU after the addition.
-    is_last_after_add = "bn" in units.order.after
-    skip = x
-    for index, (width, size) in enumerate(convolutions, 1):
-        conv = f"{name}_conv{index}"
-        x = units.before(x, conv)
-        if index == 1 and (stride > 1 or skip.shape[-1] != outputs):
-            skip = units.convolution(f"{name}_shortcut", outputs, 1, stride)(x)
-            if is_last_after_add:
-                skip = units.batch_normalization(f"{name}_shortcut")(skip)
-        x = units.convolution(conv, width, size, stride if index == 1 else 1)(x)
-        x = units.after(x, conv, activate=not (is_last_after_add and index == len(convolutions)))
-    x = layers.Add(name=f"{name}_add")([skip, x])
-    return layers.ReLU(name=f"{name}_relu")(x) if is_last_after_add else x
 
 
 def _checked_depth(depth, block):

@@ -3,13 +3,16 @@
 import keras
 from keras import layers
 
-from keras_ic.applications.units import Units, checked_classes, checked_input_shape
+from keras_ic.applications.units import Units, checked_input_shape
+from keras_ic.utils.validation import positive_int
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
 class _Units(Units):
     """Units whose kernels begin as those of Goyal et al."""
+
+    last_gamma = "zeros"
 
     def kernel(self):
         """He's initializer for the fan out, without truncation."""
@@ -24,6 +27,14 @@ class _Units(Units):
         initializer = keras.initializers.RandomNormal(stddev=0.01, seed=next(self.kernel_seeds))
         arguments = {**self.kernel(), "kernel_initializer": initializer}
         return layers.Dense(classes, name="classifier", **arguments)(x)
+
+    def convolved(self, x, name, filters, size, stride):
+        """Pads both sides alike whatever the size of the image, as the original."""
+        layer = self.convolution(name, filters, size, stride)
+        if size > 1 and stride > 1:
+            pad = layers.ZeroPadding2D(size // 2, data_format="channels_last", name=f"{name}_pad")
+            x, layer.padding = pad(x), "valid"
+        return layer(x)
 
 
 def ResNetV15(
@@ -77,39 +88,13 @@ def ResNetV15(
         raise ValueError(f"`depth` must be 50 or 101. Received: depth={depth!r}")
     units = _Units(order, rate, weight_decay, seed, **options)
     images = keras.Input(checked_input_shape(input_shape), name="images")
-    x = units.after(_strided(units, images, "stem", 64, 7, 2), "stem")
+    x = units.after(units.convolved(images, "stem", 64, 7, 2), "stem")
     x = layers.MaxPooling2D(3, 2, padding="same", data_format="channels_last", name="stem_pool")(x)
     for stage, blocks in enumerate(BLOCKS[depth], 1):
         for block in range(1, blocks + 1):
             stride = 2 if stage > 1 and block == 1 else 1
-            x = _block(units, x, f"stage{stage}_block{block}", 32 * 2**stage, stride)
-    logits = units.pooled_logits(x, checked_classes(classes))
+            filters = 32 * 2**stage
+            convolutions = ((filters, 1, 1), (filters, 3, stride), (4 * filters, 1, 1))
+            x = units.residual_block(x, f"stage{stage}_block{block}", convolutions)
+    logits = units.pooled_logits(x, positive_int("classes", classes))
     return keras.Model(images, logits, name=name or f"resnet{depth}_v15")
-
-
-def _block(units, x, name, filters, stride):
-    skip, post_activation = x, "bn" in units.order.after
-    convolutions = ((filters, 1, 1), (filters, 3, stride), (4 * filters, 1, 1))
-    for index, (width, size, step) in enumerate(convolutions, 1):
-        conv = f"{name}_conv{index}"
-        x = units.before(x, conv)
-        if index == 1 and skip.shape[-1] != 4 * filters:
-            skip = units.convolution(f"{name}_shortcut", 4 * filters, 1, stride)(x)
-            if post_activation:
-                skip = units.batch_normalization(f"{name}_shortcut")(skip)
-        x = _strided(units, x, conv, width, size, step)
-        if index == 3 and post_activation:
-            x = units.batch_normalization(conv, gamma_initializer="zeros")(x)
-        else:
-            x = units.after(x, conv)
-    x = layers.Add(name=f"{name}_add")([skip, x])
-    return layers.ReLU(name=f"{name}_relu")(x) if post_activation else x
-
-
-def _strided(units, x, name, filters, size, stride):
-    """A convolution that pads both sides alike whatever the size of the image, as the original."""
-    layer = units.convolution(name, filters, size, stride)
-    if size > 1 and stride > 1:
-        pad = layers.ZeroPadding2D(size // 2, data_format="channels_last", name=f"{name}_pad")
-        x, layer.padding = pad(x), "valid"
-    return layer(x)

@@ -3,6 +3,7 @@ seed, and the checks of the arguments.
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import keras
@@ -14,10 +15,10 @@ from keras_ic.utils.validation import (
     checked_bool,
     checked_choice,
     checked_int,
+    checked_momentum,
     checked_rate,
-    checked_real,
+    checked_seed,
     natural_real,
-    positive_int,
 )
 
 DEEPEST = 2000  # fewer weight layers, and fewer ICs, than SEEDS of each kind
@@ -45,6 +46,8 @@ class Units:
         ValueError: For an argument that the above excludes.
     """
 
+    last_gamma = "ones"  # of the last BatchNormalization of a residual block
+
     def __init__(
         self,
         order,
@@ -66,15 +69,10 @@ class Units:
                 "`dropout` is for the orders without IC layers, which drop at `rate`. Received:"
                 f" dropout={dropout} with order={order!r}"
             )
-        self.momentum = checked_real(
-            "momentum", momentum, "a number in [0, 1]", lambda value: 0 <= value <= 1
-        )
+        self.momentum = checked_momentum("momentum", momentum)
         self.per_channel = checked_bool("per_channel", per_channel)
         self.classifier_ic = checked_bool("classifier_ic", classifier_ic)
-        if seed is not None:
-            seed = checked_int(
-                "seed", seed, "None or an integer in [0, 2**31)", lambda value: 0 <= value < 2**31
-            )
+        seed = None if seed is None else checked_seed("seed", seed)
         # Every network seed has 2 * SEEDS seeds of its own: the first half for kernels, the second
         # for masks.
         self.kernel_seeds = _seeds(seed, 0)
@@ -133,18 +131,39 @@ class Units:
             kinds = [kind for kind in kinds if kind != "ic"]
         return self._apply(kinds, x, name)
 
-    def after(self, x, name, activate=True):
-        """What the order puts after the weight layer of this name, without the ReLU unless
-        `activate`.
-        """
-        return self._apply(
-            [kind for kind in self.order.after if activate or kind != "relu"], x, name
-        )
+    def after(self, x, name):
+        """What the order puts after the weight layer of this name."""
+        return self._apply(self.order.after, x, name)
 
     def convolution_unit(self, x, name, filters, size):
         """A whole unit of stride 1."""
         x = self.before(x, name)
         return self.after(self.convolution(name, filters, size)(x), name)
+
+    def convolved(self, x, name, filters, size, stride):
+        """A convolution, applied to `x`."""
+        return self.convolution(name, filters, size, stride)(x)
+
+    def residual_block(self, x, name, convolutions):
+        """Units with these filters, sizes and strides, and the addition of `x`."""
+        outputs, stride = convolutions[-1][0], math.prod(step for *_, step in convolutions)
+        # Orders with a BatchNorm after the convolution have their last ReLU after the addition.
+        is_last_after_add = "bn" in self.order.after
+        skip = x
+        for index, (filters, size, step) in enumerate(convolutions, 1):
+            conv = f"{name}_conv{index}"
+            x = self.before(x, conv)
+            if index == 1 and (stride > 1 or skip.shape[-1] != outputs):
+                skip = self.convolution(f"{name}_shortcut", outputs, 1, stride)(x)
+                if is_last_after_add:
+                    skip = self.batch_normalization(f"{name}_shortcut")(skip)
+            x = self.convolved(x, conv, filters, size, step)
+            if is_last_after_add and index == len(convolutions):
+                x = self.batch_normalization(conv, gamma_initializer=self.last_gamma)(x)
+            else:
+                x = self.after(x, conv)
+        x = layers.Add(name=f"{name}_add")([skip, x])
+        return layers.ReLU(name=f"{name}_relu")(x) if is_last_after_add else x
 
     def pooled_logits(self, x, classes):
         """Global average pooling and the classifier, the head of every order. The IC stands after
@@ -181,11 +200,6 @@ def _seeds(seed, offset) -> Iterator[int | None]:
     if seed is None:
         return itertools.repeat(None)
     return itertools.count(seed * 2 * SEEDS % 2**31 + offset)
-
-
-def checked_classes(classes):
-    """`classes`, if it is an integer above 0."""
-    return positive_int("classes", classes)
 
 
 def checked_input_shape(shape, smallest=1, known=False):

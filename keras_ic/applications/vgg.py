@@ -3,7 +3,8 @@
 import keras
 from keras import layers
 
-from keras_ic.applications.units import Units, checked_classes, checked_input_shape
+from keras_ic.applications.units import Units, checked_input_shape
+from keras_ic.utils.validation import positive_int
 
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # filters and convolutions of each
 WIDTH = 512  # of the two hidden dense layers
@@ -105,7 +106,7 @@ def VGG16(
         - [Chen et al., 2019](https://arxiv.org/abs/1905.05928), the IC layer and its unit orders
     """
     units = Units(order, rate, weight_decay, seed, **options)
-    classes = checked_classes(classes)
+    classes = positive_int("classes", classes)
 
     images = x = keras.Input(checked_input_shape(input_shape, SMALLEST, known=True), name="images")
     for block, (filters, convolutions) in enumerate(BLOCKS, 1):

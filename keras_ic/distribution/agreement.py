@@ -54,7 +54,7 @@ def broadcast(strategy: Any, values: list[np.ndarray]) -> list[np.ndarray]:
     for kind in sorted(set(kinds)):
         places = [place for place, value in enumerate(kinds) if value == kind]
         packed = np.concatenate([values[place].astype(kind).ravel() for place in places])
-        # Always, since TensorFlow would trace it anew for another context.
+        # Always, since TensorFlow would retrace it in another context.
         with peers_needed(number_of_workers(strategy)), strategy.scope():
             received = strategy.experimental_local_results(
                 _exchange(strategy, kind)(tf.constant(packed))

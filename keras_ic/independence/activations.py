@@ -1,11 +1,13 @@
 """What weight layers and normalizations read while a model runs: found, watched and sampled."""
 
+import dataclasses
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_ic.kernels.shapes import mask_of_rank
 from keras_ic.surgery.graph import is_readable, read
 from keras_ic.surgery.layer_traits import (
     WEIGHT_LAYERS,
@@ -18,7 +20,6 @@ from keras_ic.surgery.layer_traits import (
 )
 from keras_ic.utils.keras_internals import direct_sublayers, sublayers
 from keras_ic.utils.layer_hooks import input_moments
-from keras_ic.utils.lazy_imports import tensorflow as tf
 
 
 def watched_layers(model: keras.Model) -> tuple[list, list]:
@@ -90,13 +91,13 @@ def paddings(model: keras.Model) -> dict[int, list[tuple]]:
     found: dict[int, set] = {}
     for graph, call, _ in read(model).walk():
         if isinstance(unwrap(call.operation), WEIGHT_LAYERS):
-            above = graph.producer(call.inputs[0])
+            before = graph.producer(call.inputs[0])
             found.setdefault(id(call.operation), set()).add(
-                above.operation if above and isinstance(above.operation, ZERO_PADDING) else None
+                before.operation if before and isinstance(before.operation, ZERO_PADDING) else None
             )
     borders = {}
-    for key, layers_above in found.items():
-        padding, *others = layers_above
+    for key, layers_before in found.items():
+        padding, *others = layers_before
         if padding is not None and not others:
             borders[key] = (
                 [padding.padding]
@@ -106,6 +107,7 @@ def paddings(model: keras.Model) -> dict[int, list[tuple]]:
     return borders
 
 
+@dataclasses.dataclass
 class Sample:
     """What to record of which layers.
 
@@ -119,23 +121,14 @@ class Sample:
         seed: An integer.
     """
 
-    def __init__(
-        self,
-        weight_layers: list,
-        normalizations: list,
-        paddings: dict,
-        channels: int,
-        rows: int,
-        seed: int,
-    ):
-        self.weight_layers = weight_layers
-        self.paddings = paddings
-        self.normalizations = normalizations
-        self.channels = channels
-        self.rows = rows
-        self.seed = seed
-        # By the layer's position in `weight_layers`, in the order in which the layers run.
-        self.widths: dict[int, int] = {}
+    weight_layers: list
+    normalizations: list
+    paddings: dict
+    channels: int
+    rows: int
+    seed: int
+    # By the layer's position in `weight_layers`, in the order in which the layers run.
+    widths: dict[int, int] = dataclasses.field(default_factory=dict)
 
     def chosen(self, index: int) -> np.ndarray:
         """Which channels of the layer's input are looked at."""
@@ -186,16 +179,14 @@ class Sample:
             inputs if order == sorted(order) else ops.transpose(inputs, order), (-1, width)
         )
         chosen = self._positions(ops.shape(flat)[0], draws)
-        values = _gather(_gather(flat, chosen, 0), self.chosen(index), 1)
+        values = ops.take(ops.take(flat, chosen, axis=0), self.chosen(index), axis=1)
         if mask is None or list(range(len(mask.shape))) != others[: len(mask.shape)]:
             counts = ops.ones_like(values[:, :1], dtype="float32")
         else:
-            mask = ops.reshape(
-                ops.cast(mask, "float32"),
-                (*ops.shape(mask), *[1] * (len(others) - len(mask.shape))),
+            mask = ops.broadcast_to(
+                mask_of_rank(mask, len(others)), [ops.shape(inputs)[axis] for axis in others]
             )
-            mask = ops.broadcast_to(mask, [ops.shape(inputs)[axis] for axis in others])
-            counts = _gather(ops.reshape(mask, (-1, 1)), chosen, 0)
+            counts = ops.cast(ops.take(ops.reshape(mask, (-1, 1)), chosen, axis=0), "float32")
         return ops.concatenate([ops.cast(values, "float32"), counts], axis=1)
 
     @staticmethod
@@ -222,13 +213,6 @@ class Sample:
             + ops.arange(count, dtype="int32") * run
             + ops.minimum(_floor(draws[:count], run), run - 1)
         )
-
-
-def _gather(values, indices, axis):
-    """`ops.take`, which costs a graph of TensorFlow six more nodes for negative indices."""
-    if keras.backend.backend() == "tensorflow":
-        return tf.gather(values, indices, axis=axis)
-    return ops.take(values, indices, axis=axis)
 
 
 def _floor(draws, factor):

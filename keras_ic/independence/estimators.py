@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 BINS = 16
-SMALLEST_ATOM = 0.01  # the share of the values from which on a repeated value has a bin of its own
+SMALLEST_ATOM = (
+    0.01  # the fraction of the values from which on a repeated value has a bin of its own
+)
 NAN = float("nan")
 
 

@@ -16,7 +16,7 @@ from keras_ic.surgery.linear_folding import as_array
 from keras_ic.utils.data_adapters import inputs_of, random_states_kept
 from keras_ic.utils.keras_internals import sublayers
 from keras_ic.utils.layer_hooks import PooledMoments, Recorder
-from keras_ic.utils.validation import checked_int, checked_model
+from keras_ic.utils.validation import checked_model, checked_seed, positive_int, several_int
 
 MODES = ("training", "inference")
 
@@ -115,40 +115,26 @@ def measure(
     return meter.measure(data, steps, batch_size=batch_size, verbose=verbose)
 
 
-def checked_options(channels: Any, rows: Any, pairs: Any, seed: Any) -> dict[str, int]:
-    """The options of `measure` that choose what is looked at."""
+def checked_options(
+    channels: Any = 64, rows: Any = 4096, pairs: Any = 128, seed: Any = 0
+) -> dict[str, int]:
+    """The options of `measure` that choose what is looked at, with their defaults."""
     return {
-        "channels": checked_int(
-            "channels", channels, "an integer above 1", lambda value: value > 1
-        ),
-        "rows": checked_int("rows", rows, "an integer above 1", lambda value: value > 1),
-        "pairs": checked_int("pairs", pairs, "a positive integer", lambda value: value > 0),
-        "seed": checked_int(
-            "seed", seed, "an integer in [0, 2**31)", lambda value: 0 <= value < 2**31
-        ),
+        "channels": several_int("channels", channels),
+        "rows": several_int("rows", rows),
+        "pairs": positive_int("pairs", pairs),
+        "seed": checked_seed("seed", seed),
     }
 
 
 class Meter:
-    """`measure` of one model, time and again without compiling again. The arguments are those of
-    `measure`.
+    """`measure` of one model, again and again without another compilation. The options are those of
+    `checked_options`.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        *,
-        channels: int = 64,
-        rows: int = 4096,
-        pairs: int = 128,
-        seed: int = 0,
-    ):
-        checked_model(model)
-        options = checked_options(channels, rows, pairs, seed)
-        self.rows, self.pairs, self.channels, self.seed = (
-            options[name] for name in ("rows", "pairs", "channels", "seed")
-        )
-        self.model = model
+    def __init__(self, model: keras.Model, **options: Any):
+        self.model = checked_model(model)
+        self.options = checked_options(**options)
         weight_layers, normalizations = watched_layers(model)
         if not weight_layers:
             raise ValueError(
@@ -160,9 +146,8 @@ class Meter:
                 "The weight layers of the model must be built, as a first call builds them."
                 f" Received: model {model.name!r}"
             )
-        self.sample = Sample(
-            weight_layers, normalizations, paddings(model), self.channels, self.rows, self.seed
-        )
+        channels, rows, seed = (self.options[name] for name in ("channels", "rows", "seed"))
+        self.sample = Sample(weight_layers, normalizations, paddings(model), channels, rows, seed)
         self.recorders = {
             mode: Recorder(
                 model, self.sample.looks(mode == "training"), mode == "training", drawn=True
@@ -179,30 +164,32 @@ class Meter:
         verbose: int | str = 0,
     ) -> Report:
         """One pass over the data."""
-        with random_states_kept():
-            return self._measured(data, steps, batch_size, verbose)
-
-    def _measured(self, data, steps, batch_size, verbose) -> Report:
-        generator = np.random.default_rng(self.seed)
+        generator = np.random.default_rng(self.sample.seed)
         streams: dict[tuple[str, int], RunningCovariance] = {}
         moments: dict[int, PooledMoments] = collections.defaultdict(PooledMoments)
-        for inputs in inputs_of(self.model, data, steps, batch_size, verbose):
-            batch = {"inputs": inputs, "draws": generator.random(self.rows + 1, dtype="float32")}
-            for mode, recorder in self.recorders.items():
-                for key, records in recorder.predict_on_batch(batch).items():
-                    what, _, index = key.partition("/")
-                    if what == "moments":
-                        for record in records:
-                            moments[int(index)].add(record)
-                        continue
-                    which = mode, int(index)
-                    if which not in streams:
-                        streams[which] = RunningCovariance(
-                            self.rows, [self.seed, int(index)], align=mode == "training"
-                        )
-                    values = np.concatenate(records)
-                    streams[which].add(values[values[:, -1] > 0, :-1])
+        with random_states_kept():
+            for inputs in inputs_of(self.model, data, steps, batch_size, verbose):
+                draws = generator.random(self.sample.rows + 1, dtype="float32")
+                for mode, recorder in self.recorders.items():
+                    records = recorder.predict_on_batch({"inputs": inputs, "draws": draws})
+                    self._add(records, mode, streams, moments)
         return self._report(streams, moments)
+
+    def _add(self, records, mode: str, streams: dict, moments: dict) -> None:
+        """Takes in what a recorder gave of a batch."""
+        for key, of_calls in records.items():
+            what, _, index = key.partition("/")
+            if what == "moments":
+                for each in of_calls:
+                    moments[int(index)].add(each)
+                continue
+            which = mode, int(index)
+            if which not in streams:
+                streams[which] = RunningCovariance(
+                    self.sample.rows, [self.sample.seed, int(index)], align=mode == "training"
+                )
+            values = np.concatenate(of_calls)
+            streams[which].add(values[values[:, -1] > 0, :-1])
 
     def _report(self, streams, moments) -> Report:
         path_of = paths(self.model)
@@ -250,9 +237,9 @@ class Meter:
             type=type(unwrap(layer)).__name__,
             mode=mode,
             channels=width,
-            sampled=min(width, self.channels),
+            sampled=min(width, self.sample.channels),
             rows=stream.count,
-            **stream.measured(self.pairs),
+            **stream.measured(self.options["pairs"]),
         )
 
 
@@ -260,25 +247,11 @@ def _shift(path, layer, variance) -> Shift:
     layer = unwrap(layer)
     with np.errstate(invalid="ignore", over="ignore"):
         ratios = (variance + layer.epsilon) / (as_array(layer.moving_variance) + layer.epsilon)
-        finite = np.isfinite(ratios).all()
-    mean, lowest, highest, shift = (
-        (
-            np.exp(np.log(ratios).mean()),
-            ratios.min(),
-            ratios.max(),
-            np.maximum(ratios, 1 / ratios).mean(),
-        )
-        if finite
-        else [estimators.NAN] * 4
-    )
-    # Logarithm and exponential may take the mean of equal ratios out of their range, by a rounding.
-    mean = np.clip(mean, lowest, highest)
-    return Shift(
-        path,
-        type(layer).__name__,
-        len(ratios),
-        float(mean),
-        float(lowest),
-        float(highest),
-        float(shift),
-    )
+    values = [estimators.NAN] * 4
+    if np.isfinite(ratios).all():
+        lowest, highest = ratios.min(), ratios.max()
+        # Logarithm and exponential may take the mean of equal ratios out of their range, by a
+        # rounding.
+        mean = np.clip(np.exp(np.log(ratios).mean()), lowest, highest)
+        values = [mean, lowest, highest, np.maximum(ratios, 1 / ratios).mean()]
+    return Shift(path, type(layer).__name__, len(ratios), *map(float, values))

@@ -9,19 +9,11 @@ import keras
 import numpy as np
 
 from keras_ic.independence.measuring import MODES, Meter, checked_options
-from keras_ic.independence.report import Report
+from keras_ic.independence.report import COLUMNS, Report
 from keras_ic.utils.data_adapters import checked_repeatable, checked_sizes
-from keras_ic.utils.lazy_imports import needed
-from keras_ic.utils.validation import checked_bool, checked_int
+from keras_ic.utils.validation import checked_bool, positive_int
 
-SCALARS = (
-    "correlation",
-    "correlation_distance",
-    "covariance_distance",
-    "effective_rank",
-    "mutual_information",
-    "normalized_mutual_information",
-)
+SCALARS = (*COLUMNS.values(), "effective_rank")
 
 
 class IndependenceMonitor(keras.callbacks.Callback):
@@ -31,21 +23,19 @@ class IndependenceMonitor(keras.callbacks.Callback):
     It changes nothing in the training: the same weights come out with it and without it.
 
     What it measures is in the logs, and so in `History`, the progress bar, and callbacks that come
-    after it in the list: the mean over the layers of `independence/training/correlation`,
-    `independence/inference/correlation`, the same of `mutual_information`, and
-    `independence/variance_ratio`, the geometric mean over the normalizations.
+    after it in the list, such as `keras.callbacks.TensorBoard`: the mean over the layers of
+    `independence/training/correlation`, `independence/inference/correlation`, the same of
+    `mutual_information`, and `independence/variance_ratio`, the geometric mean over the
+    normalizations.
 
     Args:
-        data: What `measure` takes; it must give its batches anew each time, so no generator.
+        data: What `measure` takes; it must give the same batches each time, so no generator.
         every: Positive integer, after how many epochs to measure. Defaults to `1`.
-        log_dir: Path of a folder, to which the values are written as TensorBoard's scalars,
-            `independence/mode/measure/layer` and `independence/variance_ratio/layer` (needs
-            TensorFlow). Defaults to `None`: none are written.
         record: Path of a file, to which one JSON line a measurement is appended: `epoch`, counted
             from 1, and what `Report.to_dict` gives. Defaults to `None`: none is written.
-        per_layer: Boolean, whether the logs hold all measures of each layer, under the names that
-            TensorBoard shows, in place of the means; the progress bar shows them all. Defaults to
-            `False`.
+        per_layer: Boolean, whether the logs hold all measures of each layer in place of the means,
+            as `independence/mode/measure/layer` and `independence/variance_ratio/layer`. Defaults
+            to `False`.
         steps: Positive integer, how many batches to read. Defaults to `None`: all.
         batch_size: Positive integer, for arrays. Defaults to `None`: 32.
         channels: As in `measure`. Defaults to `64`.
@@ -59,7 +49,6 @@ class IndependenceMonitor(keras.callbacks.Callback):
     Raises:
         ValueError: For an argument that the above excludes; at the beginning of the training for a
             model that cannot be measured.
-        ImportError: With `log_dir`, if TensorFlow is not installed.
 
     Example:
 
@@ -81,7 +70,6 @@ class IndependenceMonitor(keras.callbacks.Callback):
         self,
         data: Any,
         every: int = 1,
-        log_dir: Any = None,
         record: Any = None,
         *,
         per_layer: bool = False,
@@ -94,22 +82,18 @@ class IndependenceMonitor(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.data = checked_repeatable(data)
-        self.every = checked_int("every", every, "a positive integer", lambda value: value > 0)
-        self.log_dir = log_dir
+        self.every = positive_int("every", every)
         self.record = None if record is None else pathlib.Path(record)
         if self.record is not None and not self.record.parent.is_dir():
             raise ValueError(
                 "There is no such folder for the record; make it first. Received:"
                 f" record={str(record)!r}"
             )
-        if log_dir is not None:
-            needed("tensorflow", "TensorFlow", "tensorflow")
         self.steps, self.batch_size = checked_sizes(steps, batch_size)
         self.per_layer = checked_bool("per_layer", per_layer)
         self.options = checked_options(channels, rows, pairs, seed)
         self.reports: dict[int, Any] = {}
         self._meter: Any = None
-        self._writer: Any = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Looks the model over."""
@@ -126,30 +110,10 @@ class IndependenceMonitor(keras.callbacks.Callback):
                 file.write(json.dumps({"epoch": epoch + 1, **report.to_dict()}) + "\n")
         if logs is not None:
             logs.update(_means(report) if not self.per_layer else _by_layer(report))
-        if self.log_dir is not None:
-            self._write_scalars(epoch, report)
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Closes the files."""
+        """Lets go of what was compiled."""
         self._meter = None
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    def _write_scalars(self, epoch, report):
-        tf = needed("tensorflow", "TensorFlow", "tensorflow")
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(str(self.log_dir))
-        # What `tf.summary.scalar` writes, which needs the package of TensorBoard for it.
-        metadata = tf.compat.v1.SummaryMetadata
-        scalar = metadata(
-            plugin_data=metadata.PluginData(plugin_name="scalars"), data_class="DATA_CLASS_SCALAR"
-        )
-        with self._writer.as_default():
-            for name, value in _by_layer(report).items():
-                # Epochs from 0, as Keras's own TensorBoard callback counts them.
-                tf.summary.write(name, tf.constant(value, tf.float32), step=epoch, metadata=scalar)
-        self._writer.flush()
 
 
 def _by_layer(report: Report) -> dict[str, float]:

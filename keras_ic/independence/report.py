@@ -7,6 +7,16 @@ from typing import Any
 from keras_ic.independence import figure
 from keras_ic.utils import text_table
 
+COLUMNS = {
+    "|Corr.|": "correlation",
+    "MI, nats": "mutual_information",
+    "MI, norm.": "normalized_mutual_information",
+    "R - I": "correlation_distance",
+    "C - I": "covariance_distance",
+}
+HEADER = ("Layer", "Type", "Mode", "Channels", *COLUMNS, "Eff. rank")
+SHIFT_HEADER = ("Layer", "Type", "Channels", "Mean", "Lowest", "Highest", "Shift")
+
 
 @dataclasses.dataclass(frozen=True)
 class Input:
@@ -127,59 +137,20 @@ class Report:
         }
 
     def __str__(self) -> str:
-        header = (
-            "Layer",
-            "Type",
-            "Mode",
-            "Channels",
-            "|Corr.|",
-            "MI, nats",
-            "MI, norm.",
-            "R - I",
-            "C - I",
-            "Eff. rank",
-        )
-        lines = [
-            (
-                row.layer,
-                row.type,
-                row.mode,
-                (
-                    str(row.channels)
-                    if row.sampled == row.channels
-                    else f"{row.sampled} of {row.channels}"
-                ),
-                *(
-                    _number(value)
-                    for value in (
-                        row.correlation,
-                        row.mutual_information,
-                        row.normalized_mutual_information,
-                        row.correlation_distance,
-                        row.covariance_distance,
-                    )
-                ),
-                f"{row.effective_rank:.1f}" if math.isfinite(row.effective_rank) else "-",
-            )
-            for row in self.rows
-        ]
-        parts = [f"{self.model}: the inputs of its weight layers", text_table.text(header, lines)]
+        inputs = text_table.text(HEADER, map(_cells, self.rows))
+        parts = [f"{self.model}: the inputs of its weight layers", inputs]
         if self.shifts:
-            shifts = [
+            rows = [
                 (
-                    s.layer,
-                    s.type,
-                    str(s.channels),
-                    *map(_number, (s.ratio, s.lowest, s.highest, s.shift)),
+                    shift.layer,
+                    shift.type,
+                    str(shift.channels),
+                    *map(_number, (shift.ratio, shift.lowest, shift.highest, shift.shift)),
                 )
-                for s in self.shifts
+                for shift in self.shifts
             ]
-            parts += ["", "Variance at inference over moving variance"]
-            parts += [
-                text_table.text(
-                    ("Layer", "Type", "Channels", "Mean", "Lowest", "Highest", "Shift"), shifts
-                )
-            ]
+            shifts = text_table.text(SHIFT_HEADER, rows)
+            parts += ["", "Variance at inference over moving variance", shifts]
         if self.skipped:
             parts += ["", "Not measured", text_table.text(("Layer", "Reason"), self.skipped)]
         if self.shifts:
@@ -214,6 +185,19 @@ class Report:
         ```
         """
         figure.draw(self, path)
+
+
+def _cells(row: Input) -> tuple[str, ...]:
+    """The row of the table."""
+    whole = row.sampled == row.channels
+    return (
+        row.layer,
+        row.type,
+        row.mode,
+        str(row.channels) if whole else f"{row.sampled} of {row.channels}",
+        *(_number(getattr(row, name)) for name in COLUMNS.values()),
+        f"{row.effective_rank:.1f}" if math.isfinite(row.effective_rank) else "-",
+    )
 
 
 def _number(value: float) -> str:

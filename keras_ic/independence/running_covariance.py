@@ -63,7 +63,7 @@ class RunningCovariance:
             return
         self._keep(values)
         share = len(values) / (self.count + len(values))
-        # What is not finite stays so, and is told by `measured`.
+        # What is not finite stays so, and `measured` reports it.
         with np.errstate(invalid="ignore", over="ignore"):
             wide = values.astype("float64")
             mean = wide.mean(0)

@@ -1,5 +1,9 @@
 """Shape arithmetic that every kernel shares."""
 
+from typing import Any
+
+from keras import ops
+
 
 def reduction_axes(rank: int, axis: int) -> list[int]:
     """All axes of a tensor but the channel axis."""
@@ -13,8 +17,16 @@ def channel_shape(rank: int, axis: int) -> list[int]:
     return shape
 
 
+def mask_of_rank(mask: Any, rank: int) -> Any:
+    """A mask as booleans, with an axis of size 1 for each axis that it lacks; None stays None."""
+    if mask is None:
+        return None
+    ones = [1] * (rank - len(mask.shape))
+    return ops.reshape(ops.cast(mask, "bool"), (*ops.shape(mask), *ones))
+
+
 def first_example(rank: int, axis: int) -> tuple[slice, ...]:
-    """The index of the first entry of the first axis that is no channel axis.
+    """The index of the first entry of the first axis that is not the channel axis.
 
     Sums about its mean keep their digits: it is one of n entries, so its distance from the mean is
     at most `sqrt(n)` standard deviations, and what cancels costs the variance n roundings at most.

@@ -12,7 +12,7 @@ def drop_threshold(rate: float) -> int:
 
 
 def realized_rate(rate: float) -> float:
-    """The rate that the masks have. It differs from the asked one by 2**-17 at the most, and by
+    """The rate that the masks have. It differs from the asked one by at most 2**-17, and by
     2**-16 above 1 - 2**-17.
 
     What is kept is divided by 1 minus this rate, so that its mean stays, however large the rate.

@@ -6,7 +6,8 @@ Each holds vectors of weights, one value a channel, and keeps the shape of its i
 import keras
 from keras import ops
 
-from keras_ic.utils.validation import checked_bool, checked_int
+from keras_ic.layers.checks import checked_axis
+from keras_ic.utils.validation import checked_bool
 
 
 class _PerChannel(keras.layers.Layer):
@@ -15,7 +16,7 @@ class _PerChannel(keras.layers.Layer):
     def __init__(self, axis=-1, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.axis = checked_int("axis", axis, "an integer, the channel axis")
+        self.axis = checked_axis(axis)
 
     def _channels(self, input_shape):
         """How many channels inputs of this shape (a tuple of integers, None where unknown) have."""

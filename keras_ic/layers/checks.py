@@ -6,8 +6,10 @@ import warnings
 import keras
 
 from keras_ic.kernels.recomputation import recomputing
-from keras_ic.utils.validation import checked_int
+from keras_ic.utils.validation import checked_bool, checked_int, positive_int
 
+HIGH_RATE = 0.5
+_told_of_high_rate = False
 KEEP_PROBABILITY = frozenset({"p", "keep_prob", "keep_probability"})
 
 
@@ -25,27 +27,46 @@ def _conversion(keep):
     return f"rate={1 - keep:.6g}" if isinstance(keep, (int, float)) else "rate=1 - keep probability"
 
 
+def warn_of_high_rate(rate):
+    """Tells once that a rate is no keep probability."""
+    global _told_of_high_rate
+    if rate >= HIGH_RATE and not _told_of_high_rate:
+        _told_of_high_rate = True
+        warnings.warn(
+            f"`rate` is the probability to drop a value, and {rate:g} drops much; the paper's range"
+            f" is 0.03 to 0.10. If a keep probability of {rate:g} was meant, use"
+            f" rate={1 - rate:.6g}. This is said once. Received: rate={rate:g}",
+            stacklevel=3,
+        )
+
+
+def checked_axis(axis):
+    """`axis`, if it can be one."""
+    return checked_int("axis", axis, "an integer, the channel axis")
+
+
+def checked_synchronized(synchronized):
+    """`synchronized`, if the backend has it."""
+    if checked_bool("synchronized", synchronized) and keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "`synchronized=True` needs the TensorFlow backend; leave it False elsewhere (under"
+            " `keras.distribution`, JAX's statistics are those of the global batch anyway)."
+            f" Received: synchronized=True with the backend {keras.backend.backend()!r}"
+        )
+    return bool(synchronized)
+
+
 def checked_noise_shape(noise_shape):
     """`noise_shape` as None or a tuple."""
     if noise_shape is None:
         return None
-    if isinstance(noise_shape, (tuple, list)):
-        return tuple(
-            (
-                None
-                if size is None
-                else checked_int(
-                    "noise_shape",
-                    size,
-                    "None or a tuple of positive integers and None",
-                    lambda size: size > 0,
-                )
-            )
-            for size in noise_shape
+    if not isinstance(noise_shape, (tuple, list)):
+        raise ValueError(
+            "`noise_shape` must be None or a tuple of positive integers and None. Received:"
+            f" noise_shape={noise_shape!r} (of type {type(noise_shape).__name__})"
         )
-    raise ValueError(
-        "`noise_shape` must be None or a tuple of positive integers and None. Received:"
-        f" noise_shape={noise_shape!r} (of type {type(noise_shape).__name__})"
+    return tuple(
+        None if size is None else positive_int("noise_shape", size) for size in noise_shape
     )
 
 

@@ -2,7 +2,6 @@
 `keras_ic.kernels`.
 """
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,18 +10,27 @@ from keras import constraints, initializers, ops, regularizers
 
 from keras_ic import kernels
 from keras_ic.kernels.replicas import synchronized
+from keras_ic.kernels.shapes import mask_of_rank
 from keras_ic.kernels.threshold import realized_rate
 from keras_ic.layers.checks import (
     check_inputs,
     check_no_keep_probability,
     check_single_pass,
+    checked_axis,
     checked_channels,
     checked_noise_shape,
+    checked_synchronized,
+    warn_of_high_rate,
 )
-from keras_ic.utils.validation import checked_bool, checked_int, checked_rate, checked_real
+from keras_ic.utils.validation import (
+    checked_bool,
+    checked_momentum,
+    checked_rate,
+    checked_seed,
+    positive_real,
+)
 
 SEED_STATE = "seed_generator_state"
-HIGH_RATE = 0.5
 
 
 @keras.saving.register_keras_serializable(package="keras_ic")
@@ -85,7 +93,7 @@ class IndependentComponent(keras.layers.Layer):
             what is compiled keeps the rate it was compiled with.
         axis: Integer, the channel axis: `-1` for `channels_last`, `1` for `channels_first`.
             Defaults to `-1`.
-        momentum: Float in `[0, 1]`, the share of the old value in each update of the moving
+        momentum: Float in `[0, 1]`, the weight of the old value in each update of the moving
             statistics. Defaults to `0.99`.
         epsilon: Float above 0, added to the variance. Defaults to `1e-3`.
         center: Boolean, whether there is a `beta`. Defaults to `True`.
@@ -167,8 +175,6 @@ class IndependentComponent(keras.layers.Layer):
         - [Srivastava et al., 2014](https://jmlr.org/papers/v15/srivastava14a.html), dropout
     """
 
-    told_of_high_rate = False
-
     def __init__(
         self,
         rate: float = 0.05,
@@ -194,12 +200,10 @@ class IndependentComponent(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
         self.rate = rate
-        _warn_of_high_rate(self.rate)
-        self.axis = checked_int("axis", axis, "an integer, the channel axis")
-        self.momentum = checked_real(
-            "momentum", momentum, "a number in [0, 1]", lambda value: 0 <= value <= 1
-        )
-        self.epsilon = checked_real("epsilon", epsilon, "a number above 0", lambda value: value > 0)
+        warn_of_high_rate(self.rate)
+        self.axis = checked_axis(axis)
+        self.momentum = checked_momentum("momentum", momentum)
+        self.epsilon = positive_real("epsilon", epsilon)
         self.center = checked_bool("center", center)
         self.scale = checked_bool("scale", scale)
         self.beta_initializer = initializers.get(beta_initializer)
@@ -210,21 +214,9 @@ class IndependentComponent(keras.layers.Layer):
         self.gamma_regularizer = regularizers.get(gamma_regularizer)
         self.beta_constraint = constraints.get(beta_constraint)
         self.gamma_constraint = constraints.get(gamma_constraint)
-        self.synchronized = checked_bool("synchronized", synchronized)
-        if self.synchronized and keras.backend.backend() != "tensorflow":
-            raise ValueError(
-                "`synchronized=True` needs the TensorFlow backend; leave it False elsewhere (under"
-                " `keras.distribution`, JAX's statistics are those of the global batch anyway)."
-                f" Received: synchronized=True with the backend {keras.backend.backend()!r}"
-            )
+        self.synchronized = checked_synchronized(synchronized)
         self.noise_shape = checked_noise_shape(noise_shape)
-        self.seed = (
-            None
-            if seed is None
-            else checked_int(
-                "seed", seed, "None or an integer in [0, 2**31)", lambda value: 0 <= value < 2**31
-            )
-        )
+        self.seed = None if seed is None else checked_seed("seed", seed)
         self.monte_carlo = False
         if self.rate > 0:
             self.seed_generator = keras.random.SeedGenerator(self.seed)
@@ -298,7 +290,9 @@ class IndependentComponent(keras.layers.Layer):
         first = None
         if learning:
             shift = mean
-            mean, variance, count = kernels.moments(inputs, self.axis, _valid(inputs, mask))
+            mean, variance, count = kernels.moments(
+                inputs, self.axis, mask_of_rank(mask, len(inputs.shape))
+            )
             if self.synchronized:
                 mean, variance, count, first = synchronized(
                     mean, variance, count, shift, examples=ops.shape(inputs)[0]
@@ -391,25 +385,6 @@ class IndependentComponent(keras.layers.Layer):
         super().load_own_variables(stored)
         if seed_state is not None and self.rate > 0:
             self.seed_generator.state.assign(seed_state)
-
-
-def _warn_of_high_rate(rate):
-    if rate >= HIGH_RATE and not IndependentComponent.told_of_high_rate:
-        IndependentComponent.told_of_high_rate = True
-        warnings.warn(
-            f"`rate` is the probability to drop a value, and {rate:g} drops much; the paper's range"
-            f" is 0.03 to 0.10. If a keep probability of {rate:g} was meant, use"
-            f" rate={1 - rate:.6g}. This is said once. Received: rate={rate:g}",
-            stacklevel=3,
-        )
-
-
-def _valid(inputs, mask):
-    """The mask with an axis of size 1 for each axis of the inputs that it lacks."""
-    if mask is None:
-        return None
-    missing = len(inputs.shape) - len(mask.shape)
-    return ops.reshape(mask, (*ops.shape(mask), *[1] * missing))
 
 
 IC = IndependentComponent

@@ -66,7 +66,7 @@ def _exclude_from_weight_decay(old: keras.Model, new: keras.Model, parts: Parts)
 
 def check_copies(edits: Edits) -> None:
     """Raises the error of `build` for a layer of a class of the user's own that cannot be built
-    anew, so that a plan promises nothing that the builder refuses.
+    again, so that a plan promises nothing that the builder refuses.
     """
     for _, call, _ in edits.graph.layers():
         own = {type(part).__module__.split(".")[0] for part in sublayers(call.operation)}

@@ -25,7 +25,7 @@ def compile_like(old: keras.Model, new: keras.Model) -> None:
     # has wrapped it.
     arguments["optimizer"] = old.optimizer
     try:
-        arguments = keras.tree.map_structure(_anew, arguments)
+        arguments = keras.tree.map_structure(_rebuilt, arguments)
     except _CannotBeCopiedError as error:
         _warn(old, f"as {error}")
         return
@@ -39,18 +39,18 @@ class _CannotBeCopiedError(Exception):
     """An optimizer or a metric whose configuration does not give it back."""
 
 
-def _anew(value):
-    """The same without the state: optimizers and metrics built anew from their configuration, and
+def _rebuilt(value):
+    """The same without the state: optimizers and metrics rebuilt from their configuration, and
     what has no state, losses too, as it is.
     """
     try:
         if isinstance(value, keras.Optimizer):
-            return optimizer_anew(value)
+            return optimizer_rebuilt(value)
         if isinstance(value, keras.Metric):
             return type(value).from_config(value.get_config())
     except Exception as error:  # Whatever a class of the user's own raises.
         what = (
-            f"{value.name} ({type(value).__name__}) cannot be built anew from its configuration"
+            f"{value.name} ({type(value).__name__}) cannot be rebuilt from its configuration"
             f" ({' '.join(str(error).split())[:200]})"
         )
         raise _CannotBeCopiedError(what) from error
@@ -65,12 +65,12 @@ def _warn(old: keras.Model, reason: str) -> None:
     )
 
 
-def optimizer_anew(optimizer: keras.Optimizer) -> keras.Optimizer:
+def optimizer_rebuilt(optimizer: keras.Optimizer) -> keras.Optimizer:
     """An optimizer of the same configuration, without state. A learning rate that is a schedule or
     a function is the same object.
     """
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        inner, steps = optimizer_anew(optimizer.inner_optimizer), optimizer.dynamic_growth_steps
+        inner, steps = optimizer_rebuilt(optimizer.inner_optimizer), optimizer.dynamic_growth_steps
         return type(optimizer)(
             inner,
             initial_scale=optimizer.initial_scale,

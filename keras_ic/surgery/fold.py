@@ -91,8 +91,8 @@ def fold(model: keras.Model) -> keras.Model:
         nothing to fold, an equal copy.
 
     Raises:
-        ValueError: For a subclassed or unbuilt model, and one with a layer that cannot be built
-            anew from its configuration.
+        ValueError: For a subclassed or unbuilt model, and one with a layer that cannot be
+            rebuilt from its configuration.
 
     Warns:
         UserWarning: For moving statistics that are as initialized: the network has not been

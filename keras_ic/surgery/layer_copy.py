@@ -86,7 +86,7 @@ def copy_layer(layer, changes: dict, copy_model: Callable):
             new = type(layer).from_config(config)
     except Exception as error:  # Whatever a class of the user's own raises.
         raise ValueError(
-            f"Layer {layer.name!r} cannot be built anew from its configuration; its class needs"
+            f"Layer {layer.name!r} cannot be rebuilt from its configuration; its class needs"
             " `get_config` and `from_config` that give back every argument of its constructor."
             f" Received: layer of type {type(layer).__name__}, and:"
             f" {' '.join(str(error).split())[:300]}"

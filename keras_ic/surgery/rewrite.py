@@ -176,10 +176,10 @@ def rewrite(
     Raises:
         ValueError: For an argument that the above excludes, a subclassed or unbuilt model, one
             without weight layers, one in which there is nothing to change, such as a rewritten one,
-            and one with a layer that cannot be built anew from its configuration.
+            and one with a layer that cannot be rebuilt from its configuration.
 
     Warns:
-        UserWarning: For a compiled model with an optimizer or a metric that cannot be built anew
+        UserWarning: For a compiled model with an optimizer or a metric that cannot be rebuilt
             from its configuration, or with a `compile` of its class's own: the new model is not
             compiled.
 

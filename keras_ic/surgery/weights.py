@@ -46,7 +46,7 @@ def transfer(edits: Edits, parts: Parts) -> None:
 def paired_weights(old, new) -> list[tuple]:
     """The weights of a layer, each with that of the copy which has its path; a copy may have more.
 
-    Some layers order their weights anew once they are built: quantized ones, for one.
+    Some layers reorder their weights once they are built: quantized ones, for one.
     """
     for key in (lambda weight: weight.path, lambda weight: weight.name):
         by_key = {key(weight): weight for weight in new.weights}

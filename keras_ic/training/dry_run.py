@@ -14,7 +14,7 @@ GIB = 2**30
 def describe(config: TrainingConfig, replicas: int = 1, data_dir: Any = None) -> str:
     """Says what a training will take, and trains nothing.
 
-    The memory is an estimate from above: every layer's output, kept for the backward pass. XLA and
+    The memory is a high estimate: every layer's output, kept for the backward pass. XLA and
     the framework keep fewer of them, and need room of their own for convolutions.
 
     Args:

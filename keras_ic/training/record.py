@@ -137,8 +137,7 @@ def find(paths: Any) -> list[Record]:
         List of `Record`, by path.
 
     Raises:
-        ValueError: For a path that is no folder or a damaged record, and if there is no record at
-            all.
+        ValueError: For a damaged record, a path that is not a folder, and a folder without one.
 
     Example:
 
@@ -203,7 +202,7 @@ def check_same(
 
 
 def begin(folder: pathlib.Path, head: dict[str, Any], before: Record | None, epochs: int) -> None:
-    """Writes the record anew, with the epochs that count. What a run was begun with stays in its
+    """Rewrites the record with the epochs that count. What a run was begun with stays in its
     first line; what it goes on with is added to it, where that is another.
     """
     lines: list[dict[str, Any]] = []

@@ -4,6 +4,7 @@ import argparse
 import json
 import pathlib
 import sys
+from typing import Any
 
 from keras_ic.applications.orders import ALIASES, ORDERS
 from keras_ic.training.arguments import add_fields, given
@@ -37,89 +38,67 @@ SHARED = (
     "dtype",
     "validation",
 )
-VALIDATION = 0.1  # the share of the training images that trials are judged on
+VALIDATION = 0.1  # the part of the training images that trials are judged on
+# Of the search: its default and what it is.
+SEARCH: dict[str, tuple[Any, str]] = {
+    "tuner": ("bayesian", ", ".join(TUNERS)),
+    "trials": (20, "how many at most"),
+    "seeds": (1, "runs of each trial, whose mean is its score"),
+    "workers": (
+        1,
+        "processes beside this one that share the trials, renewed now and then for their memory;"
+        " 0: this one alone",
+    ),
+}
+# Of the space: the option, its type and what it is.
+SPACE: dict[str, tuple[str, type, str]] = {
+    "orders": ("order", str, f"{', '.join((*ORDERS, *ALIASES))}; several are searched"),
+    "rate": ("rate", float, "the IC layers' rate, or the lowest and the highest"),
+    "depths": ("rate-depth", str, f"{', '.join(DEPTHS)}: of the rate over the depth"),
+    "rate_schedules": (
+        "rate-schedule",
+        str,
+        f"{', '.join(RATE_SCHEDULES)}: of the rate over the epochs",
+    ),
+    "learning_rate": (
+        "learning-rate",
+        float,
+        "the largest of the schedule, or the lowest and the highest such",
+    ),
+    "schedules": ("schedule", str, f"{', '.join(SCHEDULES)}: of the learning rate"),
+    "rate_step": ("rate-step", float, "what the candidates of a rate are apart"),
+    "stages": ("stages", int, "parts of the depth with a rate each, for the depth stages"),
+}
 
 
-def add(verbs) -> None:
+def add(verbs: Any) -> None:
     """Adds the verb to a parser's."""
     what = "search dropout rates and what goes with them with Keras Tuner, or go on with a search"
     tune = verbs.add_parser("tune", help=what, description=what)
-    space = SearchSpace()
     add_fields(tune, SHARED, is_grid=False)
-    tune.add_argument(
-        "--tuner",
-        default="bayesian",
-        metavar="NAME",
-        help=f"{', '.join(TUNERS)} (default: %(default)s)",
-    )
-    tune.add_argument(
-        "--trials",
-        type=int,
-        default=20,
-        metavar="N",
-        help="how many at most (default: %(default)s)",
-    )
-    tune.add_argument(
-        "--seeds",
-        type=int,
-        default=1,
-        metavar="N",
-        help="runs of each trial, whose mean is its score (default: %(default)s)",
-    )
+    for name, (default, text) in SEARCH.items():
+        metavar = "N" if isinstance(default, int) else "NAME"
+        text += " (default: %(default)s)"
+        tune.add_argument(
+            f"--{name}", type=type(default), default=default, metavar=metavar, help=text
+        )
     tune.add_argument(
         "--prune",
         action="store_true",
         help="stop a trial whose best epoch is below the median of the means of the others so far",
     )
-    tune.add_argument(
-        "--workers",
-        type=int,
-        default=1,
-        metavar="N",
-        help=(
-            "processes beside this one that share the trials, renewed now and then for their"
-            " memory; 0: this one alone (default: 1)"
-        ),
-    )
-    searched = {
-        "order": (str, "orders", f"{', '.join((*ORDERS, *ALIASES))}; several are searched"),
-        "rate": (float, "rate", "the IC layers' rate, or the lowest and the highest"),
-        "rate_depth": (str, "depths", f"{', '.join(DEPTHS)}: of the rate over the depth"),
-        "rate_schedule": (
-            str,
-            "rate_schedules",
-            f"{', '.join(RATE_SCHEDULES)}: of the rate over the epochs",
-        ),
-        "learning_rate": (
-            float,
-            "learning_rate",
-            "the largest of the schedule, or the lowest and the highest such",
-        ),
-        "schedule": (str, "schedules", f"{', '.join(SCHEDULES)}: of the learning rate"),
-    }
-    for name, (kind, field, text) in searched.items():
-        default = list(getattr(space, field))
-        shown = " ".join(map(str, default))
+    for field, (option, kind, text) in SPACE.items():
+        default = getattr(SearchSpace(), field)
+        several = {"nargs": "+"} if isinstance(default, tuple) else {}
+        shown = " ".join(map(str, default)) if several else default
         tune.add_argument(
-            f"--{name.replace('_', '-')}",
+            f"--{option}",
             dest=field,
             type=kind,
-            nargs="+",
             default=default,
             help=f"{text} (default: {shown})",
+            **several,
         )
-    tune.add_argument(
-        "--rate-step",
-        type=float,
-        default=space.rate_step,
-        help="what the candidates of a rate are apart (default: %(default)s)",
-    )
-    tune.add_argument(
-        "--stages",
-        type=int,
-        default=space.stages,
-        help="parts of the depth with a rate each, for the depth stages (default: %(default)s)",
-    )
     tune.add_argument(
         "--data-dir",
         metavar="DIR",
@@ -133,43 +112,21 @@ def add(verbs) -> None:
 
 
 def _tune(arguments: argparse.Namespace) -> int:
+    # These make classes of Keras Tuner's.
     from keras_ic.tuning.reporting import TABLE
     from keras_ic.tuning.searching import prepare, search
 
-    fields = (
-        "orders",
-        "rate",
-        "rate_step",
-        "depths",
-        "stages",
-        "rate_schedules",
-        "learning_rate",
-        "schedules",
-    )
-    space = SearchSpace(**{name: getattr(arguments, name) for name in fields})
-    shared = {name: value for name, value in given(arguments).items() if name in SHARED}
-    data = shared.pop("data", TrainingConfig.data)
-    if data in IN_MEMORY:
-        shared = {"validation": VALIDATION, **shared}
-    configuration = preset_of(data, **shared)
-    options = {
-        name: getattr(arguments, name)
-        for name in ("tuner", "trials", "seeds", "prune", "workers", "data_dir")
-    }
+    space = SearchSpace(**{name: getattr(arguments, name) for name in SPACE})
+    recipe = _recipe(given(arguments))
     if arguments.dry_run:
-        what = Search(
-            configuration,
-            space,
-            arguments.tuner,
-            arguments.trials,
-            arguments.seeds,
-            arguments.prune,
-        )
+        of_search = ("tuner", "trials", "seeds", "prune")
+        what = Search(recipe, space, **{name: getattr(arguments, name) for name in of_search})
         print(f"{arguments.out}: {json.dumps(prepare(what, arguments.data_dir).to_dict())}")
-        return 0
+        return ExitCode.DONE
+    options = {name: getattr(arguments, name) for name in (*SEARCH, "prune", "data_dir")}
     with stopped_by_signals():
         try:
-            found = search(configuration, arguments.out, space, **options)
+            found = search(recipe, arguments.out, space, **options)
         except KeyboardInterrupt:
             print(
                 "keras-ic tune: stopped; the same command goes on with the search in"
@@ -182,6 +139,14 @@ def _tune(arguments: argparse.Namespace) -> int:
         print((folder / TABLE).read_text(encoding="utf-8"))
         print(
             f"best: {json.dumps(found['values'])}; {folder / 'best.keras'},"
-            f" {folder / 'trials.jsonl'} and the figures beside them"
+            f" {folder / 'trials.jsonl'} and the table beside them"
         )
-    return 0
+    return ExitCode.DONE
+
+
+def _recipe(values: dict[str, Any]) -> TrainingConfig:
+    shared = {name: value for name, value in values.items() if name in SHARED}
+    data = shared.pop("data", TrainingConfig.data)
+    if data in IN_MEMORY:
+        shared = {"validation": VALIDATION, **shared}
+    return preset_of(data, **shared)

@@ -9,7 +9,7 @@ from keras_ic import saving
 from keras_ic.applications.orders import ORDERS
 from keras_ic.training.config import TrainingConfig
 from keras_ic.training.record import check_same
-from keras_ic.tuning.space import SearchSpace
+from keras_ic.tuning.space import CHOSEN, SearchSpace
 from keras_ic.utils import folder_lock
 from keras_ic.utils.json_files import checking_content, read_json
 from keras_ic.utils.lazy_imports import keras_tuner
@@ -55,7 +55,7 @@ class Search:
         )
         if self.recipe.is_in_memory and not self.recipe.validation:
             raise ValueError(
-                "`validation` must leave out a share of the training images, for the trials to be"
+                "`validation` must leave out a part of the training images, for the trials to be"
                 " judged on; the test set is read once, at the end. Received:"
                 f" validation={self.recipe.validation}"
             )
@@ -78,17 +78,8 @@ class Search:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, without what the space chooses in place of the recipe."""
-        chosen = {
-            "order",
-            "rate",
-            "rate_depth",
-            "rates",
-            "rate_schedule",
-            "learning_rate",
-            "schedule",
-        }
         recipe = {
-            name: value for name, value in self.recipe.to_dict().items() if name not in chosen
+            name: value for name, value in self.recipe.to_dict().items() if name not in CHOSEN
         }
         values = {name: getattr(self, name) for name in ("tuner", "trials", "seeds", "prune")}
         return {**values, "recipe": recipe, "space": self.space.to_dict()}

@@ -156,7 +156,7 @@ class ICHyperModel(_Searched):
     """Any model, rewritten with IC layers whose rates are to be searched, with its learning rate
     and the decay of it.
 
-    Each trial rewrites the model anew by `keras_ic.rewrite`, which leaves the given one as it is.
+    Each trial rewrites the model by `keras_ic.rewrite`, which leaves the given one as it is.
     What sets none of its IC layers is not searched; see `SearchSpace.for_layers`.
     With `"conv-bn-relu"` among the orders of the space, the model as it is given is a candidate
     too.
@@ -302,9 +302,8 @@ def _check_names(theirs: set[str], ours: set[str]) -> None:
 
 
 def _set_learning_rate(given: keras.optimizers.Optimizer, value) -> None:
-    if isinstance(value, float) and isinstance(
-        getattr(given, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule
-    ):
+    # The configuration of an optimizer has a schedule as a dictionary.
+    if isinstance(value, float) and isinstance(given.get_config()["learning_rate"], dict):
         # Keras takes no number in place of a schedule.
         value = keras.optimizers.schedules.PiecewiseConstantDecay([1], [value, value])
     given.learning_rate = value

@@ -6,8 +6,8 @@ As they are (keras-tuner 1.4.8), a search that is stopped and resumed
 - fails in a grid search, whose queue is not saved (keras-tuner#1055);
 - comes to other trials in a Bayesian search, whose place in the random numbers is not saved
   (keras-tuner#421);
-- writes its state in several files, each in place and one amid a change, so that a kill can leave
-  them damaged or a trial both running and ended (keras-tuner#987);
+- writes its state in several files, each in place and one in the middle of a change, so that a kill
+  can leave them damaged or a trial both running and ended (keras-tuner#987);
 - gives up after three trials in a row that failed (keras-tuner#764).
 
 All else that a search of this package has is in `trial_queue.py` and `remote.py`.
@@ -106,10 +106,10 @@ class KeptOracle(keras_tuner.Oracle):
             new.write_text("".join(lines), encoding="utf-8")
 
     def save(self):
-        """Nothing: Keras Tuner saves amid a change. `keep` does it after one."""
+        """Does nothing: Keras Tuner saves in the middle of a change. `keep` does it after one."""
 
     def _save_trial(self, trial):
-        """Nothing: the trials are in the state."""
+        """Does nothing: the trials are in the state."""
 
 
 class RandomSearch(KeptOracle, keras_tuner.oracles.RandomSearchOracle):
@@ -117,7 +117,7 @@ class RandomSearch(KeptOracle, keras_tuner.oracles.RandomSearchOracle):
 
 
 class Hyperband(KeptOracle, keras_tuner.oracles.HyperbandOracle):
-    """Many short trials, the best of which are gone on with."""
+    """Many short trials, the best of which continue."""
 
 
 class BayesianOptimization(KeptOracle, keras_tuner.oracles.BayesianOptimizationOracle):

@@ -97,7 +97,7 @@ class _Server(socketserver.ThreadingTCPServer):
         self.queue = queue
 
     def handle_error(self, request, client_address):
-        """Nothing: what a stranger sends, or a worker that is gone, is no matter of the search."""
+        """Ignores what a stranger sends, and a worker that is gone."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""What a search has found, as a table and figures, with what is noise told from what is not."""
+"""What a search has found, as a table, with what is noise told from what is not."""
 
 import pathlib
 from typing import Any
@@ -6,23 +6,21 @@ from typing import Any
 import numpy as np
 
 from keras_ic import saving
-from keras_ic.applications.orders import ORDERS
 from keras_ic.training.config import TrainingConfig
 from keras_ic.training.summary import spread
 from keras_ic.tuning import best, description
-from keras_ic.tuning.figures import draw_rates
 from keras_ic.tuning.oracles import RESULTS
 from keras_ic.utils.json_files import checking_content, read_json_lines
 from keras_ic.utils.lazy_imports import needed
 
-TABLE, RATES = "table.md", "rates.png"
+TABLE = "table.md"
 RANKS = {"COMPLETED": 0, "PRUNED": 1, "FAILED": 2}
-ADVICE = "restore it from a copy, or give the command of the search again, which writes it anew"
+ADVICE = "restore it from a copy, or give the command of the search again, which writes it again"
 LEVEL = 0.05  # of p, below which a difference counts
 
 
 def report(folder: Any) -> list[dict[str, Any]]:
-    """Writes `table.md` and, where there are IC layers, `rates.png` of a search into its folder.
+    """Writes `table.md` of a search into its folder.
 
     The table has a row for each trial, the best first. With several seeds, each trial is compared
     with the best by a t-test whose spread is that of the seeds of all trials together (Fisher's
@@ -39,7 +37,7 @@ def report(folder: Any) -> list[dict[str, Any]]:
 
     Raises:
         ValueError: If there is no search, or none of its trials has ended.
-        ImportError: If matplotlib or SciPy is not installed.
+        ImportError: If SciPy is not installed.
 
     Example:
 
@@ -51,7 +49,7 @@ def report(folder: Any) -> list[dict[str, Any]]:
     folder = pathlib.Path(tempfile.mkdtemp())
     recipe = TrainingConfig(data="digits", model="small", epochs=1, train_size=64, validation=0.25)
     search(recipe, folder, SearchSpace(depths="uniform"), tuner="random", trials=2, verbose=0)
-    assert len(report(folder)) == 2 and (folder / "rates.png").exists()
+    assert len(report(folder)) == 2 and (folder / "table.md").exists()
     ```
     """
     folder = pathlib.Path(folder)
@@ -70,32 +68,12 @@ def report(folder: Any) -> list[dict[str, Any]]:
         )
     )
     if found is not None and search.seeds > 1:
-        compared = [
-            result
-            for result in results
-            if result["status"] == "COMPLETED" and result["epochs"] == found["epochs"]
-        ]
-        variance, degrees = (
-            np.mean([np.var(result["scores"], ddof=1) for result in compared]),
-            len(compared) * (search.seeds - 1),
-        )
-        for result in compared:
-            if result is not found:
-                result["p_value"] = _p_value(
-                    found["score"] - result["score"],
-                    float(np.sqrt(2 * variance / search.seeds)),
-                    degrees,
-                )
+        _add_p_values(results, found, search.seeds)
     text = [_heading(search), "", _table(results), "", _said(search, results, found), ""]
     if (folder / best.NAME).exists():
         text += [_test(best.read_best(folder)), ""]
     with saving.replacing(folder / TABLE) as new:
         new.write_text("\n".join(text), encoding="utf-8")
-    needed("matplotlib", "matplotlib", "tune").use("Agg")
-    ended = [result for result in results if result["status"] != "FAILED"]
-    if any(ORDERS[result["configuration"]["order"]].has_ic for result in ended):
-        with saving.replacing(folder / RATES) as new:
-            draw_rates(ended, new)
     return results
 
 
@@ -115,10 +93,23 @@ def _read(path: pathlib.Path) -> list[dict[str, Any]]:
     return results
 
 
-def _p_value(difference: float, error: float, degrees: int) -> float:
-    if error == 0:
-        return 1.0 if difference == 0 else 0.0
-    return float(2 * needed("scipy.stats", "SciPy", "tune").t.sf(abs(difference) / error, degrees))
+def _add_p_values(results: list[dict[str, Any]], found: dict[str, Any], seeds: int) -> None:
+    """Compares the trials that came as far as the best with it."""
+    compared = [
+        result
+        for result in results
+        if result["status"] == "COMPLETED" and result["epochs"] == found["epochs"]
+    ]
+    variance = np.mean([np.var(result["scores"], ddof=1) for result in compared])
+    error, degrees = np.sqrt(2 * variance / seeds), len(compared) * (seeds - 1)
+    t = needed("scipy.stats", "SciPy", "tune").t
+    for result in compared:
+        difference = found["score"] - result["score"]
+        if result is not found and difference:
+            away = difference / error if error else np.inf
+            result["p_value"] = float(2 * t.sf(away, degrees))
+        elif result is not found:
+            result["p_value"] = 1.0
 
 
 def _heading(search: description.Search) -> str:
@@ -169,9 +160,9 @@ def _epochs(number: int) -> str:
     return f"{number} epoch{'' if number == 1 else 's'}"
 
 
-def accuracy(shares: list[float]) -> str:
-    """Shares as percent, mean ± standard deviation."""
-    return spread([100 * share for share in shares])
+def accuracy(fractions: list[float]) -> str:
+    """Fractions as percent, mean ± standard deviation."""
+    return spread([100 * fraction for fraction in fractions])
 
 
 def _said(

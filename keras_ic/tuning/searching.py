@@ -117,12 +117,9 @@ def search(
         data_dir,
     )
     workers = natural_int("workers", workers)
-    for module, package in (
-        ("tensorboard.plugins.hparams.api", "tensorboard"),
-        ("matplotlib", "matplotlib"),
-        ("scipy", "SciPy"),
-    ):
-        needed(module, package, "tune")  # told before the first trial, not after the last
+    # Told before the first trial, not after the last.
+    needed("tensorboard.plugins.hparams.api", "tensorboard", "tune")
+    needed("scipy", "SciPy", "tune")
     folder, found = pathlib.Path(out), remote.role()
     if found is not None and "chief" not in found[0]:
         description.check(folder, what)

@@ -9,11 +9,13 @@ from keras_ic.applications.orders import ALIASES, ORDERS
 from keras_ic.training.config import OF_IC, RATE_SCHEDULES, SCHEDULES
 from keras_ic.utils.validation import (
     checked_choice,
-    checked_int,
     checked_real,
     positive_real,
+    several_int,
 )
 
+# The fields of `TrainingConfig` that a space chooses.
+CHOSEN = ("order", "rate", "rate_depth", "rates", "rate_schedule", "learning_rate", "schedule")
 DEPTHS = ("uniform", "linear", "stages")
 RATE, LEARNING_RATE = 0.05, 1e-3  # where a search begins, if they are in its ranges
 DIGITS = 10  # to which numbers are rounded, so that 3 * 0.025 is 0.075
@@ -23,7 +25,7 @@ DIGITS = 10  # to which numbers are rounded, so that 3 * 0.025 is 0.075
 class SearchSpace:
     """What a search may choose from.
 
-    Where only one value is possible, there is nothing to choose: it is no hyperparameter. What the
+    A single possible value is not a hyperparameter. What the
     orders without IC layers have no use for, and the rates of the depths that were not chosen, are
     conditional (`conditional_scope`): they are absent from the trials that they say nothing about.
 
@@ -102,9 +104,7 @@ class SearchSpace:
             lambda value: 0 <= value < 1,
         )
         values["rate_step"] = positive_real("rate_step", self.rate_step)
-        values["stages"] = checked_int(
-            "stages", self.stages, "an integer above 1", lambda value: value > 1
-        )
+        values["stages"] = several_int("stages", self.stages)
         if self.learning_rate is not None:
             values["learning_rate"] = _checked_range(
                 "learning_rate", self.learning_rate, "above 0", lambda value: value > 0
@@ -161,13 +161,9 @@ class SearchSpace:
         """
         order = _choice(hp, "order", self.orders)
         chosen: dict[str, Any] = {"order": order}
-        with_ic = [name for name in self.orders if ORDERS[name].has_ic]
+        with_ic = tuple(name for name in self.orders if ORDERS[name].has_ic)
         if with_ic:
-            with (
-                hp.conditional_scope("order", with_ic)
-                if len(with_ic) < len(self.orders)
-                else contextlib.nullcontext()
-            ):
+            with _scope(hp, "order", with_ic, self.orders):
                 of_ic = {
                     **self._rates(hp),
                     "rate_schedule": _choice(hp, "rate_schedule", self.rate_schedules),
@@ -187,11 +183,7 @@ class SearchSpace:
         }
         rates = {}
         for each in self.depths:
-            with (
-                hp.conditional_scope("rate_depth", [each])
-                if len(self.depths) > 1
-                else contextlib.nullcontext()
-            ):
+            with _scope(hp, "rate_depth", (each,), self.depths):
                 rates[each] = tuple(self._rate(hp, name) for name in names[each])
         if depth is None:  # in an order without IC layers
             return {}
@@ -224,10 +216,12 @@ class SearchSpace:
 
     def to_dict(self) -> dict[str, Any]:
         """The values as JSON has them; `SearchSpace(**values)` gives an equal search space."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(self).items()
-        }
+        return dataclasses.asdict(self)
+
+
+def _scope(hp, name: str, values: tuple[str, ...], choices: tuple[str, ...]):
+    """What is declared within is there for these values of a hyperparameter alone."""
+    return contextlib.nullcontext() if values == choices else hp.conditional_scope(name, values)
 
 
 def _choice(hp, name: str, values: tuple[str, ...]):

@@ -27,7 +27,7 @@ from keras_ic.utils.json_files import read_json, read_json_lines
 
 RESULT = "result.json"
 WAIT_FOR_FOLDER = 1.0  # seconds until a folder that another process has is asked for again
-# What the next trial would meet, too: the search stops, and goes on when it is mended. (Workers
+# What the next trial would meet, too: the search stops, and resumes once it is fixed. (Workers
 # whose chief is gone, or whose trial is another's, raise a `ConnectionError`, an `OSError`.)
 NOT_ITS_FAULT = (MissingDataError, OSError, ImportError)
 
@@ -166,12 +166,7 @@ def _result(
 
 def _train(configuration, folder, epochs, others, data_dir, callbacks, verbose) -> training.Record:
     """The record of a run that has come to so many epochs, or to where it turned out poor."""
-    rule = _Enough(
-        lambda curve: (
-            len(curve) >= epochs < configuration.epochs
-            or (len(curve) < configuration.epochs and is_poor(curve, others))
-        )
-    )
+    rule = _Enough(epochs, configuration.epochs, others)
     if (folder / RECORD).exists():
         before = training.read(folder)
         rule.curve = before.values("val_accuracy")
@@ -189,15 +184,16 @@ class _EnoughError(Exception):
 
 
 class _Enough(keras.callbacks.Callback):
-    """Stops a run when a rule on its curve so far says so."""
+    """Stops a run after so many of all its epochs, or when its curve turns out poor."""
 
-    def __init__(self, rule: Callable[[list[float]], bool]):
+    def __init__(self, epochs: int, of: int, others: list[list[float]]):
         super().__init__()
-        self.rule = rule
+        self.epochs, self.of, self.others = epochs, of, others
         self.curve: list[float] = []
 
     def is_met(self) -> bool:
-        return bool(self.curve) and self.rule(self.curve)
+        done = len(self.curve)
+        return 0 < done < self.of and (done >= self.epochs or is_poor(self.curve, self.others))
 
     def on_epoch_begin(self, epoch, logs=None):
         # Not at the end of the epoch before, which is recorded and saved after that of the
@@ -222,6 +218,6 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
     shutil.copytree(source, partial)
     if (partial / FINAL).exists():
         raise ValueError(
-            f"This run is finished, and cannot be gone on with. Received: {str(source)!r}"
+            f"This run is finished, and cannot be continued. Received: {str(source)!r}"
         )
     partial.rename(target)

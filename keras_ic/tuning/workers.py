@@ -1,5 +1,6 @@
 """The workers of a search on this machine: how they are started, watched and started again."""
 
+import collections
 import os
 import pathlib
 import subprocess
@@ -41,9 +42,8 @@ class Workers:
             data_dir,
             heard,
         )
-        # How often in a row each was killed before a word to the chief.
-        self.silent: dict[str, int] = {}
-        self.last_heard: dict[str, float | None] = {}
+        # How often each was killed, by when the chief had last heard of it.
+        self.kills: collections.Counter = collections.Counter()
         (folder / LOGS).mkdir(exist_ok=True)
         self.processes = {
             f"worker{index}": self._started(f"worker{index}", index) for index in range(count)
@@ -104,14 +104,11 @@ class Workers:
                 raise ValueError(f"{tuner_id} stopped: {''.join(last)} ({path})")
 
     def _count(self, tuner_id: str, code: int) -> None:
-        last = self.heard.get(tuner_id)
-        self.silent[tuner_id] = (
-            self.silent.get(tuner_id, 0) + 1 if last == self.last_heard.get(tuner_id) else 1
-        )
-        self.last_heard[tuner_id] = last
-        if self.silent[tuner_id] >= STARTS:
+        key = tuner_id, self.heard.get(tuner_id)
+        self.kills[key] += 1
+        if self.kills[key] >= STARTS:
             raise ValueError(
-                f"{tuner_id} was killed {STARTS} times before its first trial, perhaps for want of"
+                f"{tuner_id} was killed {STARTS} times before its first trial, perhaps for lack of"
                 f" memory; take fewer workers. Received: exit code {code} ({self._log(tuner_id)})"
             )
 

@@ -11,27 +11,22 @@ import keras
 import numpy as np
 
 from keras_ic.utils.keras_internals import data_adapter
-from keras_ic.utils.validation import checked_int
+from keras_ic.utils.validation import positive_int
 
 
 def checked_sizes(steps: Any, batch_size: Any) -> tuple[int | None, int | None]:
     """How many batches, and how large: each None or a positive integer."""
-
-    def checked(name, value):
-        return (
-            None
-            if value is None
-            else checked_int(name, value, "None or a positive integer", lambda value: value > 0)
-        )
-
-    return checked("steps", steps), checked("batch_size", batch_size)
+    return (
+        None if steps is None else positive_int("steps", steps),
+        None if batch_size is None else positive_int("batch_size", batch_size),
+    )
 
 
 def checked_repeatable(data: Any) -> Any:
-    """`data`, if it gives its batches anew each time it is read."""
+    """`data`, if it can be read more than once."""
     if hasattr(data, "__next__"):
         raise ValueError(
-            "`data` must give its batches anew for each epoch, which a generator does not."
+            "`data` must give its batches again in each epoch, which a generator does not."
             f" Received: data of type {type(data).__name__}"
         )
     return data
@@ -87,27 +82,7 @@ def inputs_of(
             "`steps` must say how many batches to read of data without end. Received: steps=None,"
             f" data={data!r}"
         )
-    given = keras.tree.flatten(data)
-    if all(leaf is None for leaf in given) or any(
-        getattr(leaf, "shape", None) == () for leaf in given
-    ):
-        raise ValueError(
-            "`data` must be something that `fit` takes, arrays with a batch axis or batches."
-            f" Received: data={data!r}"
-        )
-    shapes = [tuple(leaf.shape) for leaf in given if hasattr(leaf, "shape")]
-    if len({shape[0] for shape in shapes}) > 1:
-        raise ValueError(
-            "`data` must have as many examples in each of its arrays. Received: arrays of shapes"
-            f" {shapes}"
-        )
-    try:
-        adapter = data_adapter(data, batch_size)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"`data` must be something that `fit` takes. {str(error)[:200]} Received: data of type"
-            f" {type(data).__name__}"
-        ) from error
+    adapter = _adapter(data, batch_size)
     limit = steps if steps is not None else adapter.num_batches
     bar = keras.utils.Progbar(limit, verbose=1 if verbose == "auto" else verbose)
     read = 0
@@ -126,6 +101,31 @@ def inputs_of(
         )
     if limit is None:
         bar.update(read, finalize=True)
+
+
+def _adapter(data: Any, batch_size: int | None) -> Any:
+    """Keras's adapter of the data."""
+    given = keras.tree.flatten(data)
+    if all(leaf is None for leaf in given) or any(
+        getattr(leaf, "shape", None) == () for leaf in given
+    ):
+        raise ValueError(
+            "`data` must be something that `fit` takes, arrays with a batch axis or batches."
+            f" Received: data={data!r}"
+        )
+    shapes = [tuple(leaf.shape) for leaf in given if hasattr(leaf, "shape")]
+    if len({shape[0] for shape in shapes}) > 1:
+        raise ValueError(
+            "`data` must have as many examples in each of its arrays. Received: arrays of shapes"
+            f" {shapes}"
+        )
+    try:
+        return data_adapter(data, batch_size)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"`data` must be something that `fit` takes. {str(error)[:200]} Received: data of type"
+            f" {type(data).__name__}"
+        ) from error
 
 
 def _check_fits(model, inputs) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_ic import kernels
+from keras_ic.kernels.shapes import mask_of_rank
 from keras_ic.utils.keras_internals import mask_of
 
 # `(inputs, mask, draws, own)` to `(record, outputs)`; `own()` runs the layer's own call.
@@ -78,7 +79,7 @@ class Recorder(keras.Model):
             layer: _looking(layer, look, draws, functools.partial(_add, records, key))
             for key, layer, look in self.looks
         }
-        # The model's own values, lest JAX takes them for constants.
+        # The model's own values: JAX would take them for constants.
         values = [(variable, variable.value) for variable in self.model.variables]
         with replaced_calls(calls), keras.StatelessScope(values):
             self.model(inputs, training=self.in_training)
@@ -112,13 +113,7 @@ def input_moments(inputs: Any, mask: Any, axis: int) -> Any:
         mask: Boolean tensor of the first axes of the inputs, or None.
         axis: Integer, the channel axis.
     """
-    valid = (
-        None
-        if mask is None
-        else ops.reshape(
-            ops.cast(mask, "bool"), (*ops.shape(mask), *[1] * (len(inputs.shape) - len(mask.shape)))
-        )
-    )
+    valid = mask_of_rank(mask, len(inputs.shape))
     return stacked_moments(*kernels.moments(inputs, axis, valid))
 
 
@@ -153,7 +148,7 @@ class PooledMoments:
             self._add(*each)
 
     def _add(self, mean: np.ndarray, variance: np.ndarray, count: np.ndarray) -> None:
-        # What is not finite stays so, and its reader tells of it.
+        # What is not finite stays so; whoever reads it reports it.
         with np.errstate(all="ignore"):
             self.count = self.count + count
             share = count / np.maximum(self.count, 1)

@@ -79,6 +79,18 @@ def positive_int(name: str, value: Any) -> int:
     return checked_int(name, value, "an integer above 0", lambda value: value > 0)
 
 
+def several_int(name: str, value: Any) -> int:
+    """`value` as a Python int, if it is an integer above 1."""
+    return checked_int(name, value, "an integer above 1", lambda value: value > 1)
+
+
+def checked_seed(name: str, value: Any, bits: int = 31) -> int:
+    """`value` as a Python int, if it is a seed of so many bits."""
+    return checked_int(
+        name, value, f"an integer in [0, 2**{bits})", lambda value: 0 <= value < 2**bits
+    )
+
+
 def positive_real(name: str, value: Any) -> float:
     """`value` as a Python float, if it is a number above 0."""
     return checked_real(name, value, "a number above 0", lambda value: value > 0)
@@ -97,6 +109,11 @@ def natural_real(name: str, value: Any) -> float:
 def checked_share(name: str, value: Any) -> float:
     """`value` as a Python float, if it is a number from 0 to below 1."""
     return checked_real(name, value, "a number in [0, 1)", lambda value: 0 <= value < 1)
+
+
+def checked_momentum(name: str, value: Any) -> float:
+    """`value` as a Python float, if it is a number in [0, 1]."""
+    return checked_real(name, value, "a number in [0, 1]", lambda value: 0 <= value <= 1)
 
 
 def checked_bool(name: str, value: Any) -> bool:

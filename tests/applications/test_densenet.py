@@ -71,7 +71,7 @@ def test_exact_size(depth, growth, bottleneck, order):
 
 
 # Path into: the layer of a block that reads a concatenation, the second convolution of a
-# bottleneck, the layer behind a transition.
+# bottleneck, the layer after a transition.
 BETWEEN = {
     "bn-relu-conv": (
         ["BatchNormalization", "ReLU"],

@@ -1,4 +1,4 @@
-"""A model is built anew from its configuration, written as JSON: the same configuration, the same
+"""A model is rebuilt from its configuration, written as JSON: the same configuration, the same
 weights in name and shape.
 """
 

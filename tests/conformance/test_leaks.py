@@ -1,5 +1,5 @@
-"""Built over and over and let go, a model leaves nothing behind: a thousand times in the complete
-registry, large networks fewer.
+"""Built over and over and let go, a model leaves nothing in memory: a thousand times in the
+complete registry, large networks fewer.
 """
 
 import gc

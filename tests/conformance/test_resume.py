@@ -1,4 +1,4 @@
-"""A training that is saved, loaded and gone on with comes to the bits of one that never stopped."""
+"""A training that is saved, loaded and continued comes to the bits of one that never stopped."""
 
 import keras
 import numpy as np

@@ -62,7 +62,7 @@ SETTINGS = {"epochs": 3, "examples": 64, "batch": 16, "every": 1}
 @pytest.mark.slow(reason="starts two workers five times")
 def test_killed_or_signalled_and_resumed_equals_never_stopped(train, tmp_path):
     """A worker is killed in the second epoch, then the chief, then a signal comes to a worker, then
-    the backup is damaged and mended; dropout and stock BatchNormalization are on.
+    the backup is damaged and repaired; dropout and stock BatchNormalization are on.
     """
     (unbroken, _), _, codes = train(2, "unbroken", **SETTINGS)
     assert codes == [0, 0]
@@ -95,7 +95,7 @@ def test_killed_or_signalled_and_resumed_equals_never_stopped(train, tmp_path):
 
 @pytest.mark.slow(reason="starts two workers of stock Keras")
 def test_stock_keras_still_needs_prepare(train):
-    """keras#20585. If this fails, Keras has mended it: see which parts of
+    """keras#20585. If this fails, Keras has fixed it: see which parts of
     keras_ic/distribution/keras_fit.py can go.
     """
     _, _, codes = train(2, "stock", stock=True, epochs=1)

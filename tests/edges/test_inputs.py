@@ -85,7 +85,7 @@ def test_values_whose_squares_overflow_give_zeros_and_no_nan():
     np.testing.assert_array_equal(output(layer, x, training=True), np.zeros_like(x))
     mean, variance = layer.get_weights()[2:]
     np.testing.assert_allclose(mean, x.astype("float64").mean(0) / 2, rtol=1e-4, atol=1e24)
-    # Which says what it is, and is mended by the statistics of other data.
+    # Which says what it is, and is repaired by the statistics of other data.
     assert np.all(variance == np.inf)
     keras_ic.recalibrate(keras.Sequential([keras.Input((4,)), layer]), NORMAL, verbose=0)
     np.testing.assert_allclose(

@@ -33,7 +33,7 @@ def test_searches_both_orders_and_goes_on(tmp_path, capsys):
         "conv-bn-relu:",
         "relu-ic-conv:",
     ]
-    assert shown.count("keras-ic train") == 2 and (tmp_path / "relu-ic-conv" / "rates.png").exists()
+    assert shown.count("keras-ic train") == 2 and (tmp_path / "relu-ic-conv" / "table.md").exists()
     records = {path: path.read_bytes() for path in tmp_path.glob("*/trials.jsonl")}
     main([*arguments, "--out", str(tmp_path)])
     assert {path: path.read_bytes() for path in tmp_path.glob("*/trials.jsonl")} == records

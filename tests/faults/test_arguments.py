@@ -1,4 +1,4 @@
-"""Any arguments on the command line: done, or one line that says what to mend. Nothing is trained
+"""Any arguments on the command line: done, or one line that says what to fix. Nothing is trained
 here: `train` and `tune` get --dry-run.
 """
 
@@ -131,7 +131,7 @@ OF_TRAIN += ["--no-augment", "--keep-batch-norm", "--recalibrate", "--out"]
 
 
 @pytest.mark.tensorflow_only
-@settings(FUZZ)
+@settings(FUZZ, max_examples=75)
 @given(
     rest=st.lists(
         st.one_of(st.sampled_from(OF_TRAIN), st.sampled_from(NUMBERS + WORDS)), max_size=8

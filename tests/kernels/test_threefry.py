@@ -1,4 +1,4 @@
-"""The generator behind the masks on JAX."""
+"""The generator of the masks on JAX."""
 
 import numpy as np
 import pytest

@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 import keras_ic
+from keras_ic.layers import checks
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_a_keep_probability_is_answered_with_the_rate(name, value, said):
 
 
 def test_a_high_rate_warns_once(monkeypatch):
-    monkeypatch.setattr(keras_ic.IC, "told_of_high_rate", False)
+    monkeypatch.setattr(checks, "_told_of_high_rate", False)
     keras_ic.IC(0.49)
     with pytest.warns(UserWarning, match=r"keep probability.*use rate=0.05.*Received: rate=0.95"):
         keras_ic.IC(0.95)

@@ -95,7 +95,7 @@ def test_masks_do_not_depend_on_the_values_and_reach_odd_shapes():
         assert np.abs(kept.mean(0) - 0.5).max() < 5 * 0.5 / np.sqrt(100)
 
 
-def test_fit_draws_anew_every_step_and_traces_once():
+def test_fit_draws_another_mask_every_step_and_traces_once():
     class Counting(keras_ic.IC):
         calls = 0
 

@@ -1,4 +1,6 @@
-"""Four epochs are two epochs, save, a new process, load, two more; to the bit."""
+"""Four epochs are two epochs, save, a new process that only imports the package, load, two more;
+to the bit.
+"""
 
 import subprocess
 import sys
@@ -30,13 +32,14 @@ def run(start, stop, loaded, saved):
 """
 
 
-def test_four_epochs_equal_two_and_two(tmp_path):
-    def process(*runs):
-        script = "\n".join(f"run{arguments!r}" for arguments in runs)
-        subprocess.run([sys.executable, "-c", RUN + script], check=True, cwd=tmp_path)
-
-    process((0, 4, None, "unbroken.keras"), (0, 2, None, "half.keras"))
-    process((2, 4, "half.keras", "resumed.keras"))
+def test_four_epochs_equal_two_and_two(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = {}
+    exec(RUN, here)
+    here["run"](0, 4, None, "unbroken.keras")
+    here["run"](0, 2, None, "half.keras")
+    script = RUN + "run(2, 4, 'half.keras', 'resumed.keras')"
+    subprocess.run([sys.executable, "-c", script], check=True)
     unbroken, resumed, half = (
         np.load(tmp_path / f"{name}.keras.npz") for name in ("unbroken", "resumed", "half")
     )

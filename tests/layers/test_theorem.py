@@ -29,7 +29,7 @@ def random_joint(values, seed):
 
 
 def gated(joint, p):
-    """The joint distribution behind independent Bernoulli(p) gates."""
+    """The joint distribution after independent Bernoulli(p) gates."""
     out = {}
     for (a, b), probability in joint.items():
         for g, h in itertools.product((0, 1), repeat=2):

@@ -283,7 +283,7 @@ def test_rewriting_twice_is_refused():
         keras_ic.rewrite(keras.Sequential([keras.Input((3,)), layers.Dense(2)]))
 
 
-def test_a_layer_that_cannot_be_built_anew_is_named():
+def test_a_layer_that_cannot_be_rebuilt_is_named():
     class Closed(layers.Layer):
         def __init__(self, function):
             super().__init__(name="closed")
@@ -297,7 +297,7 @@ def test_a_layer_that_cannot_be_built_anew_is_named():
     )
     with pytest.raises(
         ValueError,
-        match=r"'closed' cannot be built anew.*get_config.*Received: layer of type Closed",
+        match=r"'closed' cannot be rebuilt.*get_config.*Received: layer of type Closed",
     ):
         keras_ic.rewrite(model)
 

@@ -127,7 +127,7 @@ def test_losses_without_a_configuration_are_passed_on_and_such_metrics_leave_the
         with pytest.warns(
             UserWarning,
             match=(
-                r"not compiled, as above \(Above\) cannot be built anew.*compile it. Received:"
+                r"not compiled, as above \(Above\) cannot be rebuilt.*compile it. Received:"
                 r" model 'small'"
             ),
         ) as warned:

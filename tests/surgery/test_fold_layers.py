@@ -1,4 +1,4 @@
-"""Every kind of linear layer, padding, stride, dilation, groups and size of kernel, behind an IC
+"""Every kind of linear layer, padding, stride, dilation, groups and size of kernel, after an IC
 layer that is folded.
 """
 

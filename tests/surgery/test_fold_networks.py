@@ -21,7 +21,7 @@ def difference(expected, actual):
 
 
 def check(model, x, tolerance=1e-5):
-    """Folds the usual network, and its IC form with statistics from data, and gives back the plan
+    """Folds the baseline, and its IC form with statistics from data, and gives back the plan
     of the second.
     """
     expected = models.outputs(model, x)[0]

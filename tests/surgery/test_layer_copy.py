@@ -118,7 +118,7 @@ def test_regularizers_constraints_and_initializers():
     assert len(new.losses) == len(model.losses)
 
 
-def test_the_same_initializer_draws_anew():
+def test_the_same_initializer_draws_rebuilt():
     model = model_with(layers.Dense(4, kernel_initializer="he_normal", name="drawn"))
     new = keras_ic.rewrite(model)
     one, other = (made.get_layer("drawn").kernel.numpy() for made in (model, new))

@@ -58,7 +58,7 @@ def test_a_subclass_with_a_call_of_its_own_is_not_what_it_is_made_from(kind, arg
     assert ChannelAffine in kinds(folded(keras.Sequential([keras.Input((8, 8, 3)), *stack])))
     rewritten = keras_ic.rewrite(model, weights="preserve")
     models.assert_same_function(model, rewritten)
-    # What it does to the statistics is not known, so that no IC layer goes above it.
+    # What it does to the statistics is not known, so that no IC layer goes before it.
     assert [layer.name for layer in rewritten.layers][-3:] == ["own", "end_ic", "end"]
 
 

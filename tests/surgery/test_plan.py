@@ -71,7 +71,7 @@ def test_the_plan_refuses_what_rewrite_refuses():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Dense(2)(Closed(3)(layers.Dense(4)(inputs))))
     for function in (keras_ic.plan, keras_ic.rewrite, keras_ic.plan_fold, keras_ic.fold):
-        with pytest.raises(ValueError, match=r"'closed' cannot be built anew.*Closed"):
+        with pytest.raises(ValueError, match=r"'closed' cannot be rebuilt.*Closed"):
             function(model)
 
 

@@ -60,7 +60,7 @@ CARRIES = {
     "three terms": two_blocks(add=lambda x, y: layers.Add()([tanh(y), x, conv()(tanh(y))])),
     "a sum of sums": two_blocks(normalize=lambda y: layers.Add()([conv()(y), conv()(y)])),
     "relu6": two_blocks(lambda: layers.ReLU(6.0)),
-    "dropout behind the relu": two_blocks(lambda: lambda x: layers.Dropout(0.1)(layers.ReLU()(x))),
+    "dropout after the relu": two_blocks(lambda: lambda x: layers.Dropout(0.1)(layers.ReLU()(x))),
     "no activation": two_blocks(nothing),
     "BatchNormalization": two_blocks(
         normalize=lambda y: layers.Dropout(0.1)(layers.BatchNormalization()(y))

@@ -1,4 +1,4 @@
-"""The function is preserved: absorption into each kind of linear layer, before and behind, and the
+"""The function is preserved: absorption into each kind of linear layer, before and after, and the
 affine where neither is exact.
 """
 
@@ -57,7 +57,7 @@ def preserved(model):
     return new
 
 
-def anew(layer):
+def rebuilt(layer):
     return type(layer).from_config({**layer.get_config(), "name": "linear"})
 
 
@@ -72,7 +72,7 @@ def anew(layer):
 def test_absorbed_into_the_layer_before(layer, settings):
     stack = [
         keras.Input(SHAPES[rank_of(layer)]),
-        anew(layer),
+        rebuilt(layer),
         layers.Dropout(0.5),
         layers.BatchNormalization(name="bn", **settings),
         layers.ReLU(),
@@ -90,7 +90,7 @@ def test_absorbed_into_the_layer_behind_where_that_is_exact(layer):
         keras.Input(SHAPES[rank_of(layer)]),
         layers.BatchNormalization(name="bn"),
         layers.Dropout(0.5),
-        anew(layer),
+        rebuilt(layer),
     ]
     model = models.randomize(keras.Sequential(stack))
     padded = getattr(layer, "padding", "valid") != "valid"
@@ -112,7 +112,7 @@ ON_IMAGES = [
 def test_a_mere_scale_goes_through_padding_into_the_layer_behind(layer):
     normalization = layers.BatchNormalization(center=False, name="bn")
     model = keras.Sequential(
-        [keras.Input(SHAPES[2]), normalization, layers.ZeroPadding2D(2), anew(layer)]
+        [keras.Input(SHAPES[2]), normalization, layers.ZeroPadding2D(2), rebuilt(layer)]
     )
     normalization.gamma.assign([0.5, 2.0, 3.0, 0.1])
     normalization.moving_variance.assign([0.5, 2.0, 3.0, 0.1])
@@ -143,7 +143,7 @@ def functional(build):
 
 
 CASES = {
-    "behind an activation, before a padded convolution": (
+    "after an activation, before a padded convolution": (
         lambda x: layers.Conv2D(3, 3, padding="same", name="padded")(
             layers.BatchNormalization(name="bn")(keras.ops.relu(x))
         ),
@@ -164,16 +164,16 @@ CASES = {
         ],
         "becomes bn_affine",
     ),
-    "behind a layer that others read": (
+    "after a layer that others read": (
         lambda x: layers.BatchNormalization(name="bn")(x) + x,
         "becomes bn_affine",
     ),
-    "behind a layer that is an output": (
+    "after a layer that is an output": (
         lambda x: [keras.ops.relu(layers.BatchNormalization(name="bn")(x)), x],
         "becomes bn_affine",
     ),
     "at an output": (lambda x: layers.BatchNormalization(name="bn")(x), "folded into conv"),
-    "behind an addition": (
+    "after an addition": (
         lambda x: layers.BatchNormalization(name="bn")(keras.ops.relu(x) + x),
         "becomes bn_affine",
     ),
@@ -181,7 +181,7 @@ CASES = {
         lambda x: layers.MaxPooling2D()(layers.BatchNormalization(name="bn")(x)),
         "folded into conv",
     ),
-    "behind pooling": (
+    "after pooling": (
         lambda x: layers.BatchNormalization(name="bn")(layers.MaxPooling2D()(x)),
         "folded into conv",
     ),
@@ -189,7 +189,7 @@ CASES = {
         lambda x: layers.BatchNormalization(axis=1, name="bn")(x),
         "becomes bn_affine",
     ),
-    "behind a fused activation": (
+    "after a fused activation": (
         lambda x: layers.BatchNormalization(name="bn")(
             layers.Conv2D(4, 1, activation="relu", name="fused")(x)
         ),

@@ -169,7 +169,7 @@ def test_damaged_images_are_passed_over_and_too_many_are_not(shards, tiny, tmp_p
     write_shard(tmp_path / "train-00002-of-00004", [(b"x", 0)] * 30)
     # Images are decoded ahead, so that the 21st is noticed when up to all 31 have been met.
     message = (
-        r"^(2[1-9]|3[01]) images are damaged, more than the 20 that are passed over; mend them\."
+        r"^(2[1-9]|3[01]) images are damaged, more than the 20 that are passed over; repair them\."
         r" Received: "
     )
     with pytest.raises(datasets.DamagedDataError, match=message):

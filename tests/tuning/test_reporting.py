@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from keras_ic.training import TrainingConfig
-from keras_ic.tuning import SearchSpace, best, description, figures, report, reporting
+from keras_ic.tuning import SearchSpace, best, description, report
 
-pytest.importorskip("matplotlib", reason="needs matplotlib")
 RECIPE = TrainingConfig(data="digits", model="small", epochs=3, validation=0.1)
 
 
@@ -94,38 +93,7 @@ def test_stopped_and_failed_trials_are_in_the_table_and_not_the_best(tmp_path):
     description.claim(tmp_path / "failed", description.read(tmp_path))
     (tmp_path / "failed" / "trials.jsonl").write_text(json.dumps(failed) + "\n")
     report(tmp_path / "failed")
-    assert not (tmp_path / "failed" / "rates.png").exists()
     assert "No trial came to its end." in (tmp_path / "failed" / "table.md").read_text()
-
-
-def test_figures_of_many_trials(tmp_path, monkeypatch):
-    write(tmp_path, [(0.9 - rate**2 / 100, 0.92 - rate**2 / 100) for rate in range(7)])
-    lines = []
-    real = figures._draw_trend
-
-    def draw_trend(axes, x, y):
-        real(axes, x, y)
-        lines.append(
-            [line.get_ydata() for line in axes.lines if line.get_label().startswith("trend")]
-        )
-
-    monkeypatch.setattr(figures, "_draw_trend", draw_trend)
-    report(tmp_path)
-    (trend,) = lines[0]
-    # The scores are a parabola.
-    assert (
-        len(lines) == 4
-        and trend[0] == pytest.approx(91, abs=1e-6)
-        and trend[-1] == pytest.approx(55, abs=1e-6)
-    )
-    assert reporting.accuracy([0.5, 0.7]) == "60.00 ± 14.14" and reporting.accuracy([]) == ""
-
-
-def test_rates_of_the_thirds_of_the_depth():
-    stages = TrainingConfig(rate_depth="stages", rates=(0.1, 0.2, 0.3))
-    np.testing.assert_allclose(figures._by_part(stages), [0.2, 0.1, 0.2, 0.3], atol=0.01)
-    linear = figures._by_part(TrainingConfig(rate_depth="linear", rates=(0.0, 0.3)))
-    assert linear[0] == pytest.approx(0.15) and linear[1] < 0.06 < 0.24 < linear[3]
 
 
 def test_no_search_or_nothing_to_report(tmp_path):

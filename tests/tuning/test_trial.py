@@ -66,7 +66,7 @@ def test_a_folder_that_a_suspended_worker_has_is_waited_for(tmp_path, quick):
 
 
 def test_the_score_is_that_of_the_model_that_is_kept(tmp_path, quick):
-    """Whose statistics may have been estimated anew at the end."""
+    """Whose statistics may have been re-estimated at the end."""
     real = trial.training.run
 
     def run(config, folder, **others):

@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from keras_ic.tuning import remote, trial_queue, workers
+from keras_ic.training import TrainingConfig, datasets
+from keras_ic.tuning import description, oracles, remote, trial, trial_queue, worker, workers
 from tests.tuning import quick as quick_run
-from tests.tuning.test_searching import lines, searched
+from tests.tuning.test_searching import RECIPE, SPACE, lines, searched
 
 
 def wait_for(found, seconds=120):
@@ -66,21 +67,25 @@ def test_a_suspended_worker_does_not_keep_its_trial(tmp_path, quick):
     assert [line["status"] for line in lines(tmp_path)] == ["COMPLETED"]
 
 
-def test_a_cause_that_all_trials_have_ends_the_search_with_it(tmp_path, monkeypatch):
-    """A worker that ends by itself, with exit code 2, is not taken for one that was killed."""
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    with pytest.raises(ValueError, match=r"worker0 stopped: .*cifar10.*worker0.txt"):
-        searched(tmp_path / "search", data="cifar10", trials=2, workers=1, data_dir=tmp_path)
-    assert lines(tmp_path / "search") == []
+def program(tmp_path, monkeypatch, script):
+    """Has workers run a shell script in place of Python."""
+    path = tmp_path / "program"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(workers.sys, "executable", str(path))
+
+
+def test_a_worker_that_ends_by_itself_ends_the_search_with_its_reason(tmp_path, monkeypatch):
+    """It is not taken for one that was killed."""
+    program(tmp_path, monkeypatch, "echo starting; echo no images >&2; exit 2")
+    with pytest.raises(ValueError, match=r"worker0 stopped: no images \(.*worker0.txt\)"):
+        searched(tmp_path / "search", trials=2, workers=1)
+    assert not (tmp_path / "search" / "trials.jsonl").exists()
 
 
 def test_a_worker_that_is_killed_before_its_first_word_ends_the_search(tmp_path, monkeypatch):
-    """As for want of memory, at the import of TensorFlow."""
-    script = tmp_path / "killed"
-    script.write_text("#!/bin/sh\nkill -9 $$\n")
-    script.chmod(0o755)
-    monkeypatch.setattr(workers.sys, "executable", str(script))
+    """As for lack of memory, at the import of TensorFlow."""
+    program(tmp_path, monkeypatch, "kill -9 $$")
     with pytest.raises(
         ValueError,
         match=r"worker0 was killed 3 times before its first trial.*Received: exit code -9",
@@ -88,18 +93,42 @@ def test_a_worker_that_is_killed_before_its_first_word_ends_the_search(tmp_path,
         searched(tmp_path / "search", trials=2, workers=1)
 
 
-def test_workers_are_renewed_so_that_memory_stays_flat(tmp_path, quick):
-    started = []
-    real = workers.Workers._started
+def test_workers_are_renewed_so_that_memory_stays_flat(tmp_path, monkeypatch):
+    program(tmp_path, monkeypatch, f"echo started >> {tmp_path}/starts; exit {worker.RENEW}")
+    started = workers.Workers(1, tmp_path, "127.0.0.1", 9, None, {})
+    for count in range(1, 6):
+        started.processes["worker0"].wait()
+        assert (tmp_path / "starts").read_text() == count * "started\n"
+        started.watch([])
+    started.end()
 
-    def start(self, tuner_id, index):
-        started.append(tuner_id)
-        return real(self, tuner_id, index)
 
-    quick.setattr(workers, "TRIALS_OF_A_PROCESS", 2)
-    quick.setattr(workers.Workers, "_started", start)
-    searched(tmp_path, trials=3, epochs=1, workers=1)
-    assert started == ["worker0"] * 2 and len(lines(tmp_path)) == 3
+@pytest.fixture
+def role(tmp_path, quick):
+    """The process of a worker of a search of three trials, which this one is."""
+    what = description.Search(TrainingConfig(**RECIPE), SPACE, "random", 3, 1, False)
+    description.claim(tmp_path, what)
+    oracle = oracles.make_oracle("random", SPACE, 3, 2, 0, tmp_path)
+    quick.setattr(worker, "_end_with_the_chief", lambda: None)
+    with remote.served(trial_queue.TrialQueue(oracle, tmp_path, print), "127.0.0.1:0") as port:
+        quick.setenv("KERASTUNER_TUNER_ID", "worker0")
+        quick.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+        quick.setenv("KERASTUNER_ORACLE_PORT", str(port))
+        yield oracle
+
+
+def test_a_worker_ends_after_its_number_of_trials_and_when_none_is_left(role, tmp_path):
+    assert worker.main([str(tmp_path), "2"]) == worker.RENEW and len(role.results) == 2
+    assert worker.main([str(tmp_path), "2"]) == 0 and len(role.results) == 3
+
+
+def test_a_cause_that_all_trials_have_ends_a_worker_in_one_line(role, tmp_path, quick, capsys):
+    def run(*arguments, **others):
+        raise datasets.MissingDataError("no\nimages")
+
+    quick.setattr(trial.training, "run", run)
+    assert worker.main([str(tmp_path), "2"]) == 2
+    assert capsys.readouterr().err == "no images\n" and not role.results
 
 
 def test_workers_end_with_the_one_that_started_them(tmp_path, quick):
@@ -121,12 +150,6 @@ def test_workers_end_with_the_one_that_started_them(tmp_path, quick):
     assert len(listed.stdout.split()) == 1
 
 
-def test_a_worker_that_cannot_work_ends_the_search_with_its_reason(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "none")
-    with pytest.raises(ValueError, match=r"worker0 stopped: .*none.*worker0.txt"):
-        searched(tmp_path, workers=1)
-
-
 def test_those_that_run_are_stopped_with_the_search(tmp_path, quick):
     """As by a signal: none of them is left."""
     processes = []
@@ -134,13 +157,13 @@ def test_those_that_run_are_stopped_with_the_search(tmp_path, quick):
 
     def watch(self, dead):
         real(self, dead)
-        if len(list(self.folder.glob("trials/*/seed0/record.jsonl"))) == 2:
+        if list(self.folder.glob("trials/*/seed0/record.jsonl")):
             processes.extend(self.processes.values())
             raise KeyboardInterrupt
 
     quick.setattr(workers.Workers, "watch", watch)
     quick.setenv(quick_run.SECONDS, "5")
     with pytest.raises(KeyboardInterrupt):
-        searched(tmp_path, trials=2, workers=2)
-    assert [process.returncode for process in processes] == [75, 75]
+        searched(tmp_path, trials=1, workers=1)
+    assert [process.returncode for process in processes] == [75]
     assert (tmp_path / remote.SECRET).exists() and not (tmp_path / ".lock").exists()

@@ -1,4 +1,4 @@
-"""Images to train on: sets in memory and image files, behind one protocol."""
+"""Images to train on: sets in memory and image files, with one protocol."""
 
 from typing import Any
 

@@ -124,7 +124,7 @@ class ImageFiles:
             return error
         return DamagedDataError(
             f"{len(self.damages.names)} images are damaged, more than the {self.damages.limit} that"
-            " are passed over; mend them. Received:"
+            " are passed over; repair them. Received:"
             f" {', '.join(sorted(self.damages.names)[:3])}, ..."
         )
 

@@ -46,7 +46,7 @@ def reader(source, deterministic):
     """A function of files, by their places, that gives `(content, class, name)` of each of their
     records; an empty content for one that is lost.
     """
-    # Made here, once, lest a million names become a part of every graph that uses them.
+    # Made here, once, so that a million names do not become a part of every graph that uses them.
     paths, counts = tf.constant(source.files), tf.constant(source.counts, tf.int64)
     if source.labels is not None:
         labels = tf.constant(source.labels, tf.int64)

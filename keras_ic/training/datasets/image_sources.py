@@ -141,7 +141,7 @@ def _prepared(folder: pathlib.Path, split: str) -> Source:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             "The dataset_info.json of this set is damaged, or of another kind"
-            f" ({type(error).__name__}: {error}); prepare the set anew. Received: {str(folder)!r}"
+            f" ({type(error).__name__}: {error}); prepare the set again. Received: {str(folder)!r}"
         ) from None
     if found is None:
         raise MissingDataError(
