@@ -21,8 +21,8 @@ def strategy(kind: str = "auto", timeout: float = 60.0, start_timeout: float = 6
     """The distribution strategy for this process: the one that TF_CONFIG, SLURM or the devices call
     for, or the one named.
 
-    Call it first, before TensorFlow or JAX has run anything: several workers find one another in it, and
-    it returns when all of them are there.
+    Call it first, before TensorFlow or JAX has run anything: several workers find one another in
+    it, and it returns when all of them are there.
 
     Args:
         kind: One of
@@ -48,8 +48,9 @@ def strategy(kind: str = "auto", timeout: float = 60.0, start_timeout: float = 6
         is None there.
 
     Raises:
-        ValueError: If the name is another, or not one for JAX; the cluster's description is malformed, or missing for
-            `"multiworker"`; the port of this process is in use; there is no TPU for `"tpu"`.
+        ValueError: If the name is another, or not one for JAX; the cluster's description is
+            malformed, or missing for `"multiworker"`; the port of this process is in use; there is
+            no TPU for `"tpu"`.
         LostPeerError: If the other workers are not there within `start_timeout`.
         NotImplementedError: On torch.
 
