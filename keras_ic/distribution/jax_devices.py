@@ -87,6 +87,19 @@ def is_chief() -> bool:
     return jax.process_index() == 0
 
 
+@contextlib.contextmanager
+def of_chief_alone() -> Iterator[None]:
+    """Lets the chief make variables by itself, as Keras does while it saves a model: those of a
+    distribution are made by all processes at the same time.
+    """
+    before = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(before)
+
+
 def broadcast(values: list[np.ndarray]) -> list[np.ndarray]:
     """The chief's values, on every process, which all call it with arrays of the same shapes."""
     return [np.asarray(value) for value in _exchange("broadcast_one_to_all", values)]

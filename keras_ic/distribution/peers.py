@@ -11,7 +11,7 @@ from keras_ic.utils.lazy_imports import tensorflow as tf
 
 class LostPeerError(RuntimeError):
     """Another worker of the job is gone, or has not answered in time. Started again, all workers go
-    on from the last backup.
+    on from the last checkpoint.
     """
 
 
@@ -33,7 +33,7 @@ def peers_needed(workers: int) -> Iterator[None]:
         reason = message.partition("aborted by: ")[2] or message
         raise LostPeerError(
             "Another worker is gone or does not answer; start the same command again on all"
-            " workers, and training goes on from the last backup. Received:"
+            " workers, and training goes on from the last checkpoint. Received:"
             f" {reason.splitlines()[0]}"
         ) from error
 

@@ -180,7 +180,7 @@ class CheckpointCallback(keras.callbacks.Callback):
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         progress = {"epoch": epoch, "step": step, "metrics": metrics}
-        with saving.replacing(self.path) as new:
+        with saving.replacing(self.path) as new, jax_devices.of_chief_alone():
             saving.save_model(self.model, new)
             with zipfile.ZipFile(new, "a") as archive:
                 archive.writestr(PROGRESS, json.dumps(progress))

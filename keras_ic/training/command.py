@@ -10,6 +10,7 @@ import keras
 
 from keras_ic import distribution
 from keras_ic.distribution import jax_devices
+from keras_ic.distribution.agreement import number_of_replicas
 from keras_ic.training.arguments import add_fields, given
 from keras_ic.training.config import TrainingConfig, grid
 from keras_ic.training.datasets import CLASSES, SHAPES
@@ -117,7 +118,7 @@ def train_verb(arguments: argparse.Namespace) -> int:
 
 def _one(config: TrainingConfig, folder: pathlib.Path, strategy: Any, arguments: Any) -> None:
     jit_compile: bool | str = "auto" if arguments.xla == "auto" else arguments.xla == "on"
-    replicas = distribution.number_of_replicas(strategy)
+    replicas = number_of_replicas(strategy)
     if arguments.dry_run:
         print(f"{folder}: {json.dumps(config.to_dict())}")
         print(describe(config, replicas, arguments.data_dir))
@@ -163,5 +164,5 @@ def _strategy(arguments: argparse.Namespace) -> Any:
     if does_without and keras.backend.backend() == "torch":
         return None
     strategy = distribution.strategy(arguments.strategy, arguments.peer_timeout)
-    alone = distribution.number_of_replicas(strategy) == 1 and does_without
+    alone = number_of_replicas(strategy) == 1 and does_without
     return None if alone else strategy

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_ic import saving
 from keras_ic.calibration import recalibrate
+from keras_ic.distribution import jax_devices
 from keras_ic.distribution.keras_fit import of_this_worker
 from keras_ic.distribution.peers import peers_needed
 from keras_ic.recalibration import Recalibration, too_short_for_momentum
@@ -254,7 +255,8 @@ def _finish(dataset: Dataset, model: keras.Model, workers: Workers, folder: path
         if workers.is_chief:
             records.append(folder, {"recalibrated": found})
     if workers.is_chief:
-        saving.save_model(model, folder / FINAL)
+        with jax_devices.of_chief_alone():
+            saving.save_model(model, folder / FINAL)
         (folder / CHECKPOINT).unlink(missing_ok=True)
 
 

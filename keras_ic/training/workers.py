@@ -8,7 +8,12 @@ import numpy as np
 
 from keras_ic import distribution
 from keras_ic.distribution import jax_devices
-from keras_ic.distribution.agreement import broadcast, number_of_workers, worker_index
+from keras_ic.distribution.agreement import (
+    broadcast,
+    number_of_replicas,
+    number_of_workers,
+    worker_index,
+)
 from keras_ic.training.config import TrainingConfig
 from keras_ic.training.datasets import Dataset, Shard
 from keras_ic.training.networks import network
@@ -47,7 +52,7 @@ class Workers:
             strategy = tf.distribute.get_strategy()
         self.config, self.strategy = config, strategy
         self.is_prepared = strategy is not None and backend == "tensorflow"
-        self.replicas = distribution.number_of_replicas(strategy)
+        self.replicas = number_of_replicas(strategy)
         self.workers, index = number_of_workers(strategy), worker_index(strategy)
         self.is_chief = index == 0
         self.shard = Shard(index, self.workers, self.replicas // self.workers)

@@ -159,7 +159,7 @@ def test_a_worker_answers_the_chief_and_does_not_wait_for_it_for_ever():
     (port,) = free_ports(1)
     with pytest.raises(
         distribution.LostPeerError,
-        match="chief did not start within 0.1 s.*Received: 'localhost:1'",
+        match=r"chief did not start within 0.1 s.*Received: 'localhost:1'",
     ):
         answer_chief(here(1, port, index=1), 0.1)
     worker = threading.Thread(target=answer_chief, args=(here(1, port, index=1), 60))

@@ -14,7 +14,7 @@ def check(strategy, images):
 def test_fewer_images_in_the_last_batch_than_replicas(strategy):
     check(strategy, 67)  # of which the last batch has three
     check(None, 65)
-    with pytest.raises(ValueError, match="an image for each replica.*Received: 1 images for 2"):
+    with pytest.raises(ValueError, match=r"an image for each replica.*Received: 1 images for 2"):
         check(strategy, 65)
 
 
