@@ -181,7 +181,7 @@ def spread():
 
     mesh = keras.distribution.DeviceMesh((2, 2), ("batch", "model"))
     layout = keras.distribution.LayoutMap(mesh)
-    layout["conv.*/kernel"] = (None, None, None, "model")
+    layout[".*conv.*/kernel"] = (None, None, None, "model")
     layout[".*ic/(gamma|beta|moving_mean|moving_variance)"] = ("model",)
     return keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch")
 

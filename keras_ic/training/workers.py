@@ -138,12 +138,15 @@ def _set_distribution(given: Any) -> Any:
 
 def _kind_of_device() -> str:
     """The kind of the devices that train, as "cpu" or "NVIDIA H100 80GB HBM3"."""
-    if keras.backend.backend() == "jax":
+    backend = keras.backend.backend()
+    if backend == "jax":
         return jax.devices()[0].device_kind
+    if backend == "torch":
+        return keras.ops.zeros(()).device.type
     gpus = tf.config.list_physical_devices("GPU")
-    if keras.backend.backend() != "tensorflow" or not gpus:
-        return keras.distribution.list_devices()[0].partition(":")[0].lower()
-    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu")
+    if gpus:
+        return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu")
+    return keras.distribution.list_devices()[0].partition(":")[0]
 
 
 def _number_of_devices(strategy: Any, replicas: int) -> int:
