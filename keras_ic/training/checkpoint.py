@@ -29,8 +29,8 @@ class CheckpointCallback(keras.callbacks.Callback):
     its middle, and forgets the random states.)
 
     Under a strategy of several workers all of them use it; the chief alone reads and writes the
-    file, which is replaced in one step, and tells the others. The model is then one of
-    `keras_ic.distribution.prepare`.
+    file, which is replaced in one step, and tells the others. On TensorFlow, the model is then one
+    of `keras_ic.distribution.prepare`.
 
     Args:
         path: Path ending in `.keras`, the same on every worker; the chief's counts.

@@ -85,6 +85,16 @@ def add(verbs: Any) -> None:
 
 def train_verb(arguments: argparse.Namespace) -> int:
     """Runs the verb."""
+    try:
+        return _train(arguments)
+    except distribution.LostPeerError as error:
+        print(f"keras-ic train: {' '.join(str(error).split())}", file=sys.stderr)
+        if keras.backend.backend() == "jax":
+            jax_devices.leave(ExitCode.STOPPED)
+        return ExitCode.STOPPED
+
+
+def _train(arguments: argparse.Namespace) -> int:
     runs = grid(arguments.preset, **given(arguments))
     strategy = _strategy(arguments)  # before anything else of TensorFlow
     _check_names(runs)
@@ -99,11 +109,6 @@ def train_verb(arguments: argparse.Namespace) -> int:
             print(
                 f"keras-ic train: stopped; the same command goes on with {folder}", file=sys.stderr
             )
-            return ExitCode.STOPPED
-        except distribution.LostPeerError as error:
-            print(f"keras-ic train: {' '.join(str(error).split())}", file=sys.stderr)
-            if keras.backend.backend() == "jax":
-                jax_devices.leave(ExitCode.STOPPED)
             return ExitCode.STOPPED
         except ValueError as error:
             if len(runs) == 1:

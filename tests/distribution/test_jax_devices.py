@@ -17,6 +17,7 @@ from keras_ic.cli import main
 from keras_ic.distribution import jax_devices
 from keras_ic.training import TrainingConfig, read, run
 from tests.distribution.conftest import ROOT
+from tests.training.conftest import folders  # noqa: F401
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="these are JAX's devices")
 PROGRAM = ["-W", "ignore", "-m", "tests.distribution.jax_training"]
@@ -96,6 +97,23 @@ def test_two_processes_stop_together_lose_one_another_and_one_goes_on(runs, star
     head = read(out).head
     assert (head["workers"], head["devices"], head["hosts"]) == (2, {"cpu": 4}, ["localhost"] * 2)
     assert [(each["epoch"], each["workers"]) for each in head["resumed"]] == [(3, 1)]
+
+
+def test_image_files(folders, start, tmp_path):  # noqa: F811
+    """Of which each of two processes reads its own; the last validation batch is filled up."""
+    values = {"data": str(folders), "train_size": None, "image_size": 32, "batch": 8, "epochs": 1}
+
+    def job(name, **more):
+        return {"out": str(tmp_path / name), "config": values, **more}
+
+    done = train(2, job("one", devices=1), job("two", devices=2))
+    assert done.returncode == 0, done.stderr
+    both = start([*PROGRAM, json.dumps([job("processes")])], 2, environment(1))
+    assert both.wait() == [0, 0], both.text(0) + both.text(1)
+    for name, workers in (("two", 1), ("processes", 2)):
+        assert_same_numbers(tmp_path / name, tmp_path / "one")
+        head = read(tmp_path / name).head
+        assert (head["replicas"], head["workers"], head["images"]["validation"]) == (2, workers, 12)
 
 
 class Devices(keras.distribution.DataParallel if hasattr(keras, "distribution") else object):
