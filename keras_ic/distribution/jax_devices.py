@@ -58,8 +58,10 @@ def _join(found: Cluster, timeout: float, start_timeout: float) -> None:
         initialization_timeout=math.ceil(start_timeout),
         heartbeat_timeout_seconds=math.ceil(timeout),
         shutdown_timeout_seconds=math.ceil(timeout),
+        # JAX would take one GPU alone for a process that SLURM has started.
+        cluster_detection_method="deactivate",
     )
-    # Else the chief, which the others still talk to, might be gone first.
+    # Without it, the chief may be gone while the others still talk to it.
     atexit.register(jax.distributed.shutdown)
 
 
@@ -73,13 +75,14 @@ def leave(code: int) -> None:
 def joined(dataset: Any, replicas: int) -> Any:
     """A `tf.data.Dataset` of per-replica batches as one of the batches of this process."""
 
-    def join(value):
-        joint = tf.reshape(value, tf.concat([[-1], tf.shape(value)[2:]], 0))
-        return tf.ensure_shape(joint, [None, *value.shape[2:]])
+    def joint(value):
+        flat = tf.reshape(value, tf.concat([[-1], tf.shape(value)[2:]], 0))
+        return tf.ensure_shape(flat, [None, *value.shape[2:]])
 
-    return dataset.batch(replicas, drop_remainder=True).map(
-        lambda *values: tuple(join(value) for value in values)
-    )
+    def join(*values):
+        return tuple(joint(value) for value in values)
+
+    return dataset.batch(replicas, drop_remainder=True).map(join)
 
 
 def is_chief() -> bool:
