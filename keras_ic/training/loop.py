@@ -53,7 +53,8 @@ def run(
     a checkpoint.
 
     Under a strategy of several workers every worker calls it alike, and the chief alone writes. A
-    signal to any of them stops all of them after the same step.
+    signal to any of them stops all of them after the same step. On JAX a run may go on with other
+    devices and another number of processes, to the same numbers but for rounding.
 
     Args:
         config: The `TrainingConfig`.

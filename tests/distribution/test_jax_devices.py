@@ -19,6 +19,7 @@ from keras_ic.training import TrainingConfig, read, run
 from tests.distribution.conftest import ROOT
 from tests.training.conftest import folders  # noqa: F401
 
+pytest.importorskip("tensorflow", reason="the images come through tf.data")
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="these are JAX's devices")
 PROGRAM = ["-W", "ignore", "-m", "tests.distribution.jax_training"]
 
@@ -156,7 +157,8 @@ def test_strategies_of_tensorflow_are_refused(tmp_path, capsys):
 
 
 def test_per_replica_batches_are_joined():
-    tf = pytest.importorskip("tensorflow")
+    import tensorflow as tf
+
     whole = tf.data.Dataset.range(12).batch(3).map(lambda row: (row, row[:, None] * 2))
     batches = list(jax_devices.joined(whole, 2).as_numpy_iterator())
     assert [row.tolist() for row, _ in batches] == [[*range(6)], [*range(6, 12)]]
