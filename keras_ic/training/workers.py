@@ -78,8 +78,8 @@ class Workers:
             wanted = "an image" if self.is_prepared else "equally many images"
             raise ValueError(
                 f"The last batch of an epoch must have {wanted} for each replica; choose another"
-                f" `batch` or `train_size`, or train on one device. Received: {last} images for"
-                f" {self.replicas} replicas"
+                " `batch` or `train_size`, or one device by the strategy `one`. Received:"
+                f" {last} images for {self.replicas} replicas"
             )
 
     def agree(self, values: list[int]) -> list[int]:
