@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -48,11 +49,12 @@ PLACES = [
 COMPARED = ("loss", "val_loss", "moving statistics", "weights")
 
 
-def compare(out: Path) -> None:
-    """Trains in every place, and writes what came out."""
+def compare(out: Path, jobs: int) -> None:
+    """Trains in every place, in so many at a time, and writes what came out."""
     rows, alone, versions = [], {}, {}
-    for backend, devices, processes, is_spread in PLACES:
-        found = trained(backend, devices, processes, is_spread)
+    with ThreadPoolExecutor(jobs) as pool:
+        all_found = list(pool.map(lambda place: trained(*place), PLACES))
+    for (backend, devices, processes, is_spread), found in zip(PLACES, all_found, strict=True):
         versions[backend] = found.pop("versions")
         one = alone.setdefault(backend, found)
         rows.append(
@@ -66,11 +68,11 @@ def compare(out: Path) -> None:
                 "val_loss": found["val_loss"],
             }
         )
-        print(rows[-1], flush=True)
     out.mkdir(parents=True, exist_ok=True)
     record = {"configuration": CONFIG, "versions": versions, "places": rows}
     (out / "devices.json").write_text(json.dumps(record, indent=1) + "\n")
     (out / "devices.md").write_text(table(rows))
+    print(table(rows))
 
 
 def difference(ours: list, theirs: list) -> float:
@@ -114,6 +116,7 @@ def trained(backend: str, devices: int, processes: int, is_spread: bool) -> dict
         codes = [process.wait() for process in started]
         if any(codes):
             raise SystemExit(f"A training failed: {backend} on {devices} in {processes}.")
+        print(f"{backend} on {devices} devices in {processes} processes", flush=True)
         return json.loads(Path(folder, "found.json").read_text())
 
 
@@ -158,6 +161,8 @@ def child(folder: Path, devices: int, is_spread: bool) -> None:
     record = training.run(config, folder / "run", strategy, verbose=0)
     if record is None:
         return
+    # Under it, both processes would have to load the model.
+    keras.distribution.set_distribution(None)
     model = saving.load_model(folder / "run" / "model.keras")
     moving = [
         weight
@@ -189,6 +194,7 @@ def spread():
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/results/devices"))
+    parser.add_argument("--jobs", type=int, default=1, help="how many trainings at a time")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--devices", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--spread", action="store_true", help=argparse.SUPPRESS)
@@ -196,4 +202,4 @@ if __name__ == "__main__":
     if arguments.child:
         child(arguments.child, arguments.devices, arguments.spread)
     else:
-        compare(arguments.out)
+        compare(arguments.out, arguments.jobs)

@@ -57,7 +57,6 @@ def _join(found: Cluster, timeout: float, start_timeout: float) -> None:
         found.index,
         initialization_timeout=math.ceil(start_timeout),
         heartbeat_timeout_seconds=math.ceil(timeout),
-        shutdown_timeout_seconds=math.ceil(timeout),
         # JAX would take one GPU alone for a process that SLURM has started.
         cluster_detection_method="deactivate",
     )

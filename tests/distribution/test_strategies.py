@@ -117,8 +117,7 @@ def test_jax(monkeypatch):
         )
         assert distribution.strategy("one") is None and not calls
         made = distribution.strategy(timeout=7, start_timeout=9)
-        timeouts = ("heartbeat_timeout_seconds", "shutdown_timeout_seconds")
-        expected = {"initialization_timeout": 9, **dict.fromkeys(timeouts, 7)}
+        expected = {"initialization_timeout": 9, "heartbeat_timeout_seconds": 7}
         expected["cluster_detection_method"] = "deactivate"
         assert calls == [(("a:1", 2, 1), expected)]
         assert isinstance(made, keras.distribution.DataParallel)
