@@ -103,6 +103,7 @@ def test_two_processes_stop_together_lose_one_another_and_one_goes_on(runs, star
 def test_image_files(folders, start, tmp_path):  # noqa: F811
     """Of which each of two processes reads its own; the last validation batch is filled up."""
     values = {"data": str(folders), "train_size": None, "image_size": 32, "batch": 8, "epochs": 1}
+    values |= {"optimizer": "sgd", "learning_rate": 0.05}
 
     def job(name, **more):
         return {"out": str(tmp_path / name), "config": values, **more}
