@@ -105,6 +105,8 @@ def trained(backend: str, devices: int, processes: int, is_spread: bool) -> dict
             **os.environ,
             "KERAS_BACKEND": backend,
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={local}",
+            # Replicas that wait for one another take a thread each.
+            "TF_NUM_INTEROP_THREADS": "16",
         }
         arguments = [sys.executable, "-W", "ignore", "-m", "benchmarks.devices"]
         arguments += ["--child", folder, "--devices", str(local)]
