@@ -7,14 +7,29 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_ic.distribution import jax_devices
 from keras_ic.distribution.peers import peers_needed
+from keras_ic.utils.lazy_imports import jax
 from keras_ic.utils.lazy_imports import tensorflow as tf
 
 
+def number_of_replicas(strategy: Any) -> int:
+    """The parts that a batch is shared out in; None is one."""
+    if strategy is None:
+        return 1
+    if keras.backend.backend() == "jax":
+        return strategy.num_model_replicas
+    return strategy.num_replicas_in_sync
+
+
 def number_of_workers(strategy: Any) -> int:
-    """The processes of a tf.distribute strategy. (The hosts of a TPU are none: one process drives
-    them all.)
+    """The processes of a strategy; None is one. (The hosts of a TPU of tf.distribute are none: one
+    process drives them all.)
     """
+    if strategy is None:
+        return 1
+    if keras.backend.backend() == "jax":
+        return jax.process_count()
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 1
     spec = strategy.cluster_resolver.cluster_spec().as_dict()
@@ -25,6 +40,8 @@ def worker_index(strategy: Any) -> int:
     """The place of this process among the workers; the chief's is 0."""
     if number_of_workers(strategy) == 1:
         return 0
+    if keras.backend.backend() == "jax":
+        return jax.process_index()
     resolver = strategy.cluster_resolver
     chiefs = len(resolver.cluster_spec().as_dict().get("chief", ()))
     return resolver.task_id + (chiefs if resolver.task_type == "worker" else 0)
@@ -39,6 +56,8 @@ def broadcast(strategy: Any, values: list[np.ndarray]) -> list[np.ndarray]:
     """
     if number_of_workers(strategy) == 1 or not values:
         return values
+    if keras.backend.backend() == "jax":
+        return jax_devices.broadcast(values)
     arrived: list[Any] = [None] * len(values)
     kinds = [
         (

@@ -231,3 +231,21 @@ def wait_for_peers(found: Cluster, timeout: float) -> None:
                         f" them, with the same {found.source}. Received: {address!r}"
                     ) from None
                 time.sleep(0.2)
+
+
+def answer_chief(found: Cluster, timeout: float) -> None:
+    """Has a worker of a framework that does not listen on its port do so until the chief's
+    `wait_for_peers` has found it.
+    """
+    if found.is_chief:
+        return
+    port = int(found.addresses[found.index].rpartition(":")[2])
+    with socket.create_server(("", port)) as server:
+        server.settimeout(timeout)
+        try:
+            server.accept()[0].close()
+        except TimeoutError:
+            raise LostPeerError(
+                f"The chief did not start within {timeout:g} seconds; start all workers, with the"
+                f" same {found.source}. Received: {found.addresses[0]!r}"
+            ) from None

@@ -8,6 +8,7 @@ attributes of its own, beside its class, so that it is saved as what it is.
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -273,18 +274,21 @@ class _PreparedModel:
             if callbacks is None
             else [callbacks]
         )
-        if self.is_chief:
-            return callbacks
-        return [callback for callback in callbacks if not _is_of_chief(callback)]
+        return of_this_worker(callbacks, self.is_chief)
 
     def _shown(self, verbose):
         return verbose if self.is_chief else 0
 
 
-def _is_of_chief(callback):
-    return getattr(callback, "chief_only", False) or any(
-        kind.__name__ in OF_CHIEF for kind in type(callback).__mro__
-    )
+def of_this_worker(callbacks: Sequence, is_chief: bool) -> list:
+    """The callbacks that a worker runs."""
+
+    def is_of_chief(callback):
+        return getattr(callback, "chief_only", False) or any(
+            kind.__name__ in OF_CHIEF for kind in type(callback).__mro__
+        )
+
+    return [each for each in callbacks if is_chief or not is_of_chief(each)]
 
 
 class _Broadcast(keras.callbacks.Callback):

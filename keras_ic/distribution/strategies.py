@@ -8,8 +8,9 @@ from typing import Any
 import keras
 
 from keras_ic.distribution.cluster import Cluster, check_port, cluster, wait_for_peers
+from keras_ic.distribution.jax_devices import data_parallel
 from keras_ic.distribution.peers import peers_needed
-from keras_ic.utils.lazy_imports import jax, needed
+from keras_ic.utils.lazy_imports import needed
 from keras_ic.utils.lazy_imports import tensorflow as tf
 from keras_ic.utils.validation import checked_choice, checked_real
 
@@ -20,8 +21,8 @@ def strategy(kind: str = "auto", timeout: float = 60.0, start_timeout: float = 6
     """The distribution strategy for this process: the one that TF_CONFIG, SLURM or the devices call
     for, or the one named.
 
-    Call it first, before TensorFlow has run anything: several workers find one another in it, and
-    it returns when all of them are there.
+    Call it first, before TensorFlow or JAX has run anything: several workers find one another in
+    it, and it returns when all of them are there.
 
     Args:
         kind: One of
@@ -41,13 +42,15 @@ def strategy(kind: str = "auto", timeout: float = 60.0, start_timeout: float = 6
             Defaults to `600.0`.
 
     Returns:
-        On TensorFlow a `tf.distribute.Strategy`; on JAX a `keras.distribution.DataParallel` over
-        all devices of all processes, which is also made the distribution of Keras. Both have
-        `scope()`.
+        On TensorFlow a `tf.distribute.Strategy`. On JAX, where `"auto"` and `"one"` alone are
+        taken, the distribution of Keras: one that is set already is left as it is; else `"auto"`
+        sets a `keras.distribution.DataParallel` over all devices of all processes. On one device it
+        is None there.
 
     Raises:
-        ValueError: If the name is another; the cluster's description is malformed, or missing for
-            `"multiworker"`; the port of this process is in use; there is no TPU for `"tpu"`.
+        ValueError: If the name is another, or not one for JAX; the cluster's description is
+            malformed, or missing for `"multiworker"`; the port of this process is in use; there is
+            no TPU for `"tpu"`.
         LostPeerError: If the other workers are not there within `start_timeout`.
         NotImplementedError: On torch.
 
@@ -74,6 +77,8 @@ def strategy(kind: str = "auto", timeout: float = 60.0, start_timeout: float = 6
             "Strategies need the TensorFlow or the JAX backend; on torch, use torch's own DDP."
             f" Received: backend {backend!r}"
         )
+    if backend == "jax":
+        return data_parallel(kind, cluster, timeout, start_timeout)
     found = cluster() if kind in ("auto", "multiworker") else None
     if kind == "multiworker" and found is None:
         raise ValueError(
@@ -82,11 +87,6 @@ def strategy(kind: str = "auto", timeout: float = 60.0, start_timeout: float = 6
         )
     if found is not None:
         check_port(found)
-    return (_of_jax if backend == "jax" else _of_tensorflow)(kind, found, timeout, start_timeout)
-
-
-def _of_tensorflow(kind: str, found: Cluster | None, timeout: float, start_timeout: float) -> Any:
-    if found is not None:
         return _multiworker(found, timeout, start_timeout)
     if kind == "tpu" or (kind == "auto" and tf.config.list_physical_devices("TPU")):
         return _tpu()
@@ -142,26 +142,3 @@ def _tpu() -> Any:
             f" it. Received: TPU {name!r}"
         ) from error
     return tf.distribute.TPUStrategy(resolver)
-
-
-def _of_jax(kind: str, found: Cluster | None, timeout: float, start_timeout: float) -> Any:
-    if found is not None:
-        jax.distributed.initialize(
-            found.addresses[0],
-            len(found.addresses),
-            found.index,
-            initialization_timeout=math.ceil(start_timeout),
-            heartbeat_timeout_seconds=math.ceil(timeout),
-        )
-    if kind == "tpu" and jax.default_backend() != "tpu":
-        raise ValueError(
-            "There is no TPU to be had; check that no other process holds it. Received: devices of"
-            f" kind {jax.default_backend()!r}"
-        )
-    devices = jax.devices()[:1] if kind == "one" else None
-    made = keras.distribution.DataParallel(
-        devices=None if devices is None else [f"{devices[0].platform}:{devices[0].id}"],
-        auto_shard_dataset=False,
-    )
-    keras.distribution.set_distribution(made)
-    return made

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_ic import saving
+from keras_ic.distribution import jax_devices
 from keras_ic.distribution.agreement import ask_chief, broadcast, broadcast_variables
 from keras_ic.distribution.keras_fit import variables_of
 from keras_ic.utils.validation import positive_int
@@ -28,8 +29,8 @@ class CheckpointCallback(keras.callbacks.Callback):
     its middle, and forgets the random states.)
 
     Under a strategy of several workers all of them use it; the chief alone reads and writes the
-    file, which is replaced in one step, and tells the others. The model is then one of
-    `keras_ic.distribution.prepare`.
+    file, which is replaced in one step, and tells the others. On TensorFlow, the model is then one
+    of `keras_ic.distribution.prepare`.
 
     Args:
         path: Path ending in `.keras`, the same on every worker; the chief's counts.
@@ -78,7 +79,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         """The epoch and the step in it, both from 0, at which training goes on; `(0, 0)` without a
         checkpoint. The chief's file is read.
         """
-        progress = self._progress()
+        progress = self._progress(self.path)
         return (progress["epoch"], progress["step"]) if progress else (0, 0)
 
     def restore(self, model: keras.Model) -> tuple[int, int]:
@@ -91,20 +92,24 @@ class CheckpointCallback(keras.callbacks.Callback):
         self.offset, self._metrics = 0, None
         row = np.zeros(0)
 
-        def restored():
+        def restored(path=self.path):
             nonlocal row
-            progress = self._progress()
+            progress = self._progress(path)
             if progress is None:
                 return [0, 0, 0, 0]
-            saving.restore(model, self.path)
+            saving.restore(model, path)
             # All values in one row, since the metrics of a model may not be built yet.
             row = np.concatenate([row, *map(np.ravel, progress["metrics"])])
             return [1, progress["epoch"], progress["step"], len(row)]
 
         try:
-            found, epoch, self.offset, values = (
-                restored() if strategy is None else ask_chief(strategy, restored, 4)
-            )
+            if keras.backend.backend() == "jax":
+                with jax_devices.file_of_chief(self.path) as path:
+                    found, epoch, self.offset, values = restored(path)
+            else:
+                found, epoch, self.offset, values = (
+                    restored() if strategy is None else ask_chief(strategy, restored, 4)
+                )
         except ValueError as error:
             raise ValueError(
                 f"The checkpoint cannot be read ({error}); restore the file, or choose another"
@@ -156,6 +161,8 @@ class CheckpointCallback(keras.callbacks.Callback):
         # Not through `self.model`, which makes JAX move its state at every step.
         distribution = getattr(self._model, "distribution", None)
         wanted = self.stop is not None and self.stop.wanted
+        if keras.backend.backend() == "jax":
+            return jax_devices.any_process(wanted)
         if distribution is None or distribution.workers == 1:
             return wanted
         distribution.stop_wanted = distribution.stop_wanted or wanted
@@ -168,20 +175,21 @@ class CheckpointCallback(keras.callbacks.Callback):
             for variable in _metric_variables(self.model)
         ]
         distribution = getattr(self.model, "distribution", None)
-        if distribution is not None and not distribution.is_chief:
+        is_jax = keras.backend.backend() == "jax"
+        if not (jax_devices.is_chief() if is_jax else getattr(distribution, "is_chief", True)):
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         progress = {"epoch": epoch, "step": step, "metrics": metrics}
-        with saving.replacing(self.path) as new:
+        with saving.replacing(self.path) as new, jax_devices.of_chief_alone():
             saving.save_model(self.model, new)
             with zipfile.ZipFile(new, "a") as archive:
                 archive.writestr(PROGRESS, json.dumps(progress))
 
-    def _progress(self):
-        if not self.path.exists():
+    def _progress(self, path):
+        if not path.exists():
             return None
         try:
-            with zipfile.ZipFile(self.path) as archive:
+            with zipfile.ZipFile(path) as archive:
                 progress = json.loads(archive.read(PROGRESS))
             return {
                 "epoch": int(progress["epoch"]),

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 
 from keras_ic import distribution
+from keras_ic.distribution import jax_devices
+from keras_ic.distribution.agreement import number_of_replicas
 from keras_ic.training.arguments import add_fields, given
 from keras_ic.training.config import TrainingConfig, grid
 from keras_ic.training.datasets import CLASSES, SHAPES
@@ -39,7 +41,10 @@ def add(verbs: Any) -> None:
         "--strategy",
         choices=distribution.KINDS,
         default="auto",
-        help="devices and machines (default: what TF_CONFIG, SLURM or the GPUs call for)",
+        help=(
+            "devices and machines (default: what TF_CONFIG, SLURM or the GPUs call for; on JAX, one"
+            " or all devices)"
+        ),
     )
     for name, kind, metavar, default, text in (
         ("checkpoint-steps", int, "N", None, "steps between checkpoints within an epoch"),
@@ -81,6 +86,16 @@ def add(verbs: Any) -> None:
 
 def train_verb(arguments: argparse.Namespace) -> int:
     """Runs the verb."""
+    try:
+        return _train(arguments)
+    except distribution.LostPeerError as error:
+        print(f"keras-ic train: {' '.join(str(error).split())}", file=sys.stderr)
+        if keras.backend.backend() == "jax":
+            jax_devices.leave(ExitCode.STOPPED)
+        return ExitCode.STOPPED
+
+
+def _train(arguments: argparse.Namespace) -> int:
     runs = grid(arguments.preset, **given(arguments))
     strategy = _strategy(arguments)  # before anything else of TensorFlow
     _check_names(runs)
@@ -96,9 +111,6 @@ def train_verb(arguments: argparse.Namespace) -> int:
                 f"keras-ic train: stopped; the same command goes on with {folder}", file=sys.stderr
             )
             return ExitCode.STOPPED
-        except distribution.LostPeerError as error:
-            print(f"keras-ic train: {' '.join(str(error).split())}", file=sys.stderr)
-            return ExitCode.STOPPED
         except ValueError as error:
             if len(runs) == 1:
                 raise
@@ -112,7 +124,7 @@ def train_verb(arguments: argparse.Namespace) -> int:
 
 def _one(config: TrainingConfig, folder: pathlib.Path, strategy: Any, arguments: Any) -> None:
     jit_compile: bool | str = "auto" if arguments.xla == "auto" else arguments.xla == "on"
-    replicas = 1 if strategy is None else strategy.num_replicas_in_sync
+    replicas = number_of_replicas(strategy)
     if arguments.dry_run:
         print(f"{folder}: {json.dumps(config.to_dict())}")
         print(describe(config, replicas, arguments.data_dir))
@@ -154,13 +166,9 @@ def _check_names(runs: list[TrainingConfig]) -> None:
 
 def _strategy(arguments: argparse.Namespace) -> Any:
     """The strategy that was asked for; None where plain `fit` on one device does."""
-    if keras.backend.backend() != "tensorflow":
-        if arguments.strategy != "auto":
-            raise NotImplementedError(
-                f"`--strategy` needs the TensorFlow backend. Received: --strategy"
-                f" {arguments.strategy} on {keras.backend.backend()}"
-            )
+    does_without = arguments.strategy in ("auto", "one")
+    if does_without and keras.backend.backend() == "torch":
         return None
     strategy = distribution.strategy(arguments.strategy, arguments.peer_timeout)
-    alone = strategy.num_replicas_in_sync == 1 and arguments.strategy in ("auto", "one")
+    alone = number_of_replicas(strategy) == 1 and does_without
     return None if alone else strategy

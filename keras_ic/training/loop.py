@@ -11,6 +11,9 @@ import numpy as np
 
 from keras_ic import saving
 from keras_ic.calibration import recalibrate
+from keras_ic.distribution import jax_devices
+from keras_ic.distribution.keras_fit import of_this_worker
+from keras_ic.distribution.peers import peers_needed
 from keras_ic.recalibration import Recalibration, too_short_for_momentum
 from keras_ic.training import record as records
 from keras_ic.training.checkpoint import CheckpointCallback
@@ -50,14 +53,16 @@ def run(
     a checkpoint.
 
     Under a strategy of several workers every worker calls it alike, and the chief alone writes. A
-    signal to any of them stops all of them after the same step.
+    signal to any of them stops all of them after the same step. On JAX a run may go on with other
+    devices and another number of processes, to the same numbers but for rounding.
 
     Args:
         config: The `TrainingConfig`.
         out: Path of the folder of the run, which is made if it is not there; the chief's counts.
-        strategy: What `keras_ic.distribution.strategy` gave on TensorFlow; the training is then
-            `fit` of a model of `keras_ic.distribution.prepare`. Defaults to `None`: plain `fit` on
-            one device, on every backend.
+        strategy: What `keras_ic.distribution.strategy` gave. On TensorFlow the training is then
+            `fit` of a model of `keras_ic.distribution.prepare`; on JAX the distribution, such as
+            `keras.distribution.DataParallel`, is made Keras's. Defaults to `None`: plain `fit`, on
+            one device, or on JAX with the distribution of Keras that is set already.
         data_dir: Path of the folder of tensorflow-datasets. Defaults to `None`: its own,
             `~/tensorflow_datasets`.
         share_by: How image files are shared out among workers, `"auto"`, `"files"` or `"records"`;
@@ -83,7 +88,8 @@ def run(
         MissingDataError: If the images are neither there nor to be had.
         DamagedDataError: If too many images are damaged.
         LostPeerError: If another worker is gone.
-        NotImplementedError: For a strategy, or `accumulate`, on another backend than TensorFlow.
+        NotImplementedError: For `accumulate` on another backend than TensorFlow; for a strategy on
+            torch.
         KeyboardInterrupt: After a signal, with everything saved.
         OSError: If the disk is full; the same call goes on when there is room again.
 
@@ -103,9 +109,10 @@ def run(
     if is_finished:
         return before
     dataset = make_dataset(config, data_dir, share_by, deterministic)
+    workers.check(dataset)
     model = workers.model(dataset, jit_compile)
     lock = folder_lock(folder) if workers.is_chief else contextlib.nullcontext()
-    with lock, stopped_by_signals() as stop:
+    with lock, peers_needed(workers.workers), stopped_by_signals() as stop:
         # Once more, since another process may have had the folder meanwhile.
         before, _ = _before(config, folder, workers)
         checkpoint = CheckpointCallback(folder / CHECKPOINT, checkpoint_steps, stop)
@@ -170,8 +177,7 @@ def _head(
         "parameters": count_parameters(model),
         "steps": dataset.steps,
         "images": dict(dataset.sizes),
-        "replicas": workers.replicas,
-        "workers": workers.workers,
+        **workers.place,
     }
 
 
@@ -195,8 +201,8 @@ def _fit(model, dataset, workers, folder, checkpoint, place, callbacks, verbose)
     while place[0] < config.epochs:
         epoch, step = place
         start = epoch * dataset.steps + step
-        if step and workers.strategy is None:
-            _build_metrics(model, dataset)
+        if step and not workers.is_prepared:
+            _build_metrics(model, dataset, workers.shard.replicas)
         try:
             model.fit(
                 workers.distributed(lambda shard, start=start: dataset.train(start, shard)),
@@ -206,8 +212,10 @@ def _fit(model, dataset, workers, folder, checkpoint, place, callbacks, verbose)
                 validation_steps=dataset.validation_steps(workers.shard),
                 initial_epoch=epoch,
                 epochs=epoch + 1 if step else config.epochs,
-                callbacks=[*own, *callbacks, recorder, checkpoint],
-                verbose=verbose,
+                callbacks=of_this_worker(
+                    [*own, *callbacks, recorder, checkpoint], workers.is_chief
+                ),
+                verbose=verbose if workers.is_chief else 0,
             )
         except DivergedError as error:
             raise DivergedError(
@@ -227,13 +235,11 @@ def _fit(model, dataset, workers, folder, checkpoint, place, callbacks, verbose)
     model.optimizer.finalize_variable_values(model.trainable_variables)
 
 
-def _build_metrics(model: keras.Model, dataset: Dataset) -> None:
+def _build_metrics(model: keras.Model, dataset: Dataset, images: int) -> None:
     """Keras builds metrics in the first step, which is too late to give them their values."""
-    x: Any = np.zeros((1, *dataset.shape), "float32" if dataset.is_standardized else "uint8")
-    y: Any = (
-        np.eye(dataset.classes, dtype="float32")[:1] if dataset.is_one_hot else np.zeros(1, "int64")
-    )
-    model.test_on_batch(x, y)
+    x: Any = np.zeros((images, *dataset.shape), "float32" if dataset.is_standardized else "uint8")
+    y: Any = np.zeros(images, "int64")
+    model.test_on_batch(x, np.eye(dataset.classes, dtype="float32")[y] if dataset.is_one_hot else y)
 
 
 def _finish(dataset: Dataset, model: keras.Model, workers: Workers, folder: pathlib.Path) -> None:
@@ -250,7 +256,8 @@ def _finish(dataset: Dataset, model: keras.Model, workers: Workers, folder: path
         if workers.is_chief:
             records.append(folder, {"recalibrated": found})
     if workers.is_chief:
-        saving.save_model(model, folder / FINAL)
+        with jax_devices.of_chief_alone():
+            saving.save_model(model, folder / FINAL)
         (folder / CHECKPOINT).unlink(missing_ok=True)
 
 

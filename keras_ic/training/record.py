@@ -32,9 +32,10 @@ class Record:
         config: The `TrainingConfig`.
         head: Dictionary, the first line: `schema`, `configuration` and `seed`, `rewritten` (whether
             the network came out of `keras_ic.rewrite`), `versions` of the packages and Python,
-            `parameters` (trainable), `steps` of an epoch, `images` of each split, `replicas` and
-            `workers`; and `resumed`, a list of the `versions`, `replicas` and `workers` that the
-            run went on with, each from its `epoch`, where they were others.
+            `parameters` (trainable), `steps` of an epoch, `images` of each split; where it took
+            place: `replicas`, `workers`, `devices` (a dictionary from their kind to their number)
+            and `hosts` (their names, the chief's first); and `resumed`, a list of the `versions`
+            and places that the run went on with, each from its `epoch`, where they were others.
         epochs: List of dictionaries with `epoch` (from 1), `loss` (with penalties and smoothing),
             `accuracy`, `val_loss` (the cross entropy alone), `val_accuracy`, `seconds` (with the
             validation) and `step_seconds` (the median of the training steps). With more than ten
@@ -207,7 +208,7 @@ def begin(folder: pathlib.Path, head: dict[str, Any], before: Record | None, epo
     """
     lines: list[dict[str, Any]] = []
     if before is not None:
-        names = ("versions", "replicas", "workers")
+        names = ("versions", "replicas", "workers", "devices", "hosts")
         stages = [before.head, *before.head.get("resumed", [])]
         stages = [stage for stage in stages if stage.get("epoch", 1) <= epochs]
         now = {name: head[name] for name in names}

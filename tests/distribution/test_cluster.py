@@ -1,12 +1,14 @@
 import contextlib
 import json
 import socket
+import threading
 import time
 
 import pytest
 
 from keras_ic import distribution
-from keras_ic.distribution.cluster import check_port, wait_for_peers
+from keras_ic.distribution.cluster import answer_chief, check_port, wait_for_peers
+from tests.distribution.conftest import free_ports
 
 GOOD = {
     "cluster": {"chief": ["a:1"], "worker": ["b:2", "c:3"]},
@@ -151,3 +153,18 @@ def test_the_chief_waits_for_the_others_and_not_for_ever():
         peer.listen()
         wait_for_peers(here(1, port), 5)
         wait_for_peers(here(port, 1, index=1), 0)  # no chief, no wait
+
+
+def test_a_worker_answers_the_chief_and_does_not_wait_for_it_for_ever():
+    (port,) = free_ports(1)
+    with pytest.raises(
+        distribution.LostPeerError,
+        match=r"chief did not start within 0.1 s.*Received: 'localhost:1'",
+    ):
+        answer_chief(here(1, port, index=1), 0.1)
+    worker = threading.Thread(target=answer_chief, args=(here(1, port, index=1), 60))
+    worker.start()
+    wait_for_peers(here(1, port), 60)
+    worker.join(60)
+    assert not worker.is_alive()
+    answer_chief(here(port, 1), 0)  # the chief itself

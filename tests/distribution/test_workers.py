@@ -62,7 +62,7 @@ SETTINGS = {"epochs": 3, "examples": 64, "batch": 16, "every": 1}
 @pytest.mark.slow(reason="starts two workers five times")
 def test_killed_or_signalled_and_resumed_equals_never_stopped(train, tmp_path):
     """A worker is killed in the second epoch, then the chief, then a signal comes to a worker, then
-    the backup is damaged and repaired; dropout and stock BatchNormalization are on.
+    the checkpoint is damaged and repaired; dropout and stock BatchNormalization are on.
     """
     (unbroken, _), _, codes = train(2, "unbroken", **SETTINGS)
     assert codes == [0, 0]
@@ -77,14 +77,14 @@ def test_killed_or_signalled_and_resumed_equals_never_stopped(train, tmp_path):
     assert codes == [-9, 76], run.text(0) + run.text(1)
     _, run, codes = train(2, "broken", terminate=[1, 9], **SETTINGS)
     assert codes == [75, 75], run.text(0) + run.text(1)
-    backup = tmp_path / "broken" / "backup.keras"
-    content = backup.read_bytes()
-    backup.write_bytes(content[:-9])
+    checkpoint = tmp_path / "broken" / "checkpoint.keras"
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[:-9])
     _, run, codes = train(2, "broken", **SETTINGS)
     assert codes == [1, 1]
-    assert "ValueError: This model file cannot be read (" in run.text(0).splitlines()[-1]
-    assert "ValueError: The chief has failed" in run.text(1).splitlines()[-1]
-    backup.write_bytes(content)
+    assert "ValueError: The checkpoint cannot be read (This is no" in run.text(0).splitlines()[-1]
+    assert "cannot be read (The chief has failed" in run.text(1).splitlines()[-1]
+    checkpoint.write_bytes(content)
     (chief, worker), run, codes = train(2, "broken", **SETTINGS)
     assert codes == [0, 0], run.text(0)
     same(chief, unbroken, atol=0, rtol=0)

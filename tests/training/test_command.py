@@ -9,6 +9,7 @@ import time
 import keras
 import pytest
 
+from keras_ic import distribution
 from keras_ic.cli import main
 from keras_ic.training import command, datasets, read
 from tests.test_cli import error_of
@@ -168,6 +169,17 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path, capsys):
 def test_bad_arguments(tmp_path, capsys, arguments, message):
     assert message in error_of(capsys, *TRAIN, *arguments, "--out", tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.tensorflow_only
+def test_a_worker_that_does_not_come(tmp_path, capsys, monkeypatch):
+    def strategy(kind, timeout):
+        raise distribution.LostPeerError("A worker did not start. Received: 'a:1'")
+
+    monkeypatch.setattr(distribution, "strategy", strategy)
+    assert main([*TRAIN, "--out", str(tmp_path / "run")]) == 75
+    error = capsys.readouterr().err
+    assert error == "keras-ic train: A worker did not start. Received: 'a:1'\n"
 
 
 def test_bad_folders(tmp_path, capsys):

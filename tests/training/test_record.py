@@ -21,6 +21,8 @@ def head(**values):
         "images": {"train": 128, "validation": 10},
         "replicas": 1,
         "workers": 1,
+        "devices": {"cpu": 1},
+        "hosts": ["a"],
     }
 
 
@@ -61,12 +63,14 @@ def test_begin_and_append(tmp_path):
     append(folder, epoch(1))
     append(folder, epoch(2, val_loss=math.nan))
     assert read(folder).values("epoch") == [1, 2] and math.isnan(read(folder).epochs[1]["val_loss"])
-    begin(folder, {**head(), "versions": {"keras": "4"}}, read(folder), 1)
+    elsewhere = {**head(), "versions": {"keras": "4"}, "devices": {"cpu": 2}, "replicas": 2}
+    begin(folder, elsewhere, read(folder), 1)
     again = read(folder)
     assert again.values("epoch") == [1] and again.head["versions"] == {"keras": "3"}
-    resumed = {"epoch": 2, "versions": {"keras": "4"}, "replicas": 1, "workers": 1}
-    assert again.head["resumed"] == [resumed]
-    begin(folder, {**head(), "versions": {"keras": "4"}}, again, 1)
+    resumed = {"epoch": 2, "versions": {"keras": "4"}, "replicas": 2, "workers": 1}
+    resumed |= {"devices": {"cpu": 2}, "hosts": ["a"]}
+    assert again.head["resumed"] == [resumed] and again.head["devices"] == {"cpu": 1}
+    begin(folder, elsewhere, again, 1)
     assert read(folder).head["resumed"] == [resumed]
 
 

@@ -42,6 +42,7 @@ class ImageFiles:
         deterministic: bool = True,
     ):
         self.config, self.share_by, self.deterministic = config, share_by, deterministic
+        self.last_batch = config.batch
         self.sources = {
             split: find_images(config.data, split, data_dir) for split in ("train", "validation")
         }

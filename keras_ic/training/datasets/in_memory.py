@@ -191,6 +191,7 @@ class InMemoryImages:
         self.shape, self.classes = self.x.shape[1:], CLASSES[config.data]
         self.sizes = {"train": len(self.x), "validation": len(self.judged[0])}
         self.steps = math.ceil(len(self.x) / config.batch)
+        self.last_batch = len(self.x) - (self.steps - 1) * config.batch
         self.calibration_steps = calibration_steps(len(self.x), TEST_BATCH)
         self.standardization = channel_statistics(self.x)
         self.is_one_hot = config.label_smoothing > 0
@@ -198,13 +199,6 @@ class InMemoryImages:
     def train(self, start_step: int, shard: Shard) -> Any:
         """Batches from a step on; the last of an epoch holds the rest of the images."""
         epoch, first = divmod(start_step, self.steps)
-        last = len(self.x) - (self.steps - 1) * self.config.batch
-        if last < shard.parts:
-            raise ValueError(
-                "The last batch of an epoch has fewer images than there are replicas; choose"
-                f" another batch or `train_size`. Received: {last} images for {shard.parts}"
-                " replicas"
-            )
         return training_dataset(
             self.x,
             self._targets(self.y),

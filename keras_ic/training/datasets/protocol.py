@@ -49,6 +49,7 @@ class Dataset(Protocol):
         classes: Integer, the number of classes.
         sizes: Dictionary of integers, the images of `"train"` and `"validation"`.
         steps: Integer, the steps of an epoch.
+        last_batch: Integer, the images of the last step of an epoch, on all replicas together.
         calibration_steps: Integer, batches of `calibration` that re-estimate moving statistics well
             enough: a fifth of the training images, at most 10,000.
         is_standardized: Boolean, whether the images come standardized. Else they are pixels, uint8
@@ -61,6 +62,7 @@ class Dataset(Protocol):
     classes: int
     sizes: dict[str, int]
     steps: int
+    last_batch: int
     calibration_steps: int
     is_standardized: bool
     is_one_hot: bool

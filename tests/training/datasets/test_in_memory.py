@@ -137,13 +137,6 @@ def test_every_image_is_judged_on_once_on_all_replicas():
 
 
 @pytest.mark.tensorflow_only
-def test_fewer_images_in_the_last_batch_than_replicas():
-    images = datasets.make_dataset(small(batch=69))
-    with pytest.raises(ValueError, match="Received: 1 images for 2 replicas"):
-        images.train(0, Shard(replicas=2))
-
-
-@pytest.mark.tensorflow_only
 def test_a_part_of_the_training_images_is_judged_on():
     whole, part, other = (
         datasets.make_dataset(small(**values))
