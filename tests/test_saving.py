@@ -9,7 +9,7 @@ import pytest
 import keras_ic
 from keras_ic.saving import load_model, replacing, restore, save_model
 
-DAMAGED = r"^This is no whole Keras model file: .* Received: '.*\.keras'$"
+DAMAGED = r"^This is not a complete Keras model file: .* Received: '.*\.keras'$"
 
 
 @pytest.fixture

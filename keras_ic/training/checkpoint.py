@@ -199,7 +199,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         # Damaged bytes make zipfile raise nearly anything.
         except Exception:
             raise ValueError(
-                "This is no whole checkpoint of a run; restore it from a copy, or delete it."
+                "This is not a complete checkpoint of a run; restore it from a copy, or delete it."
                 f" Received: {str(self.path)!r}"
             ) from None
 

@@ -82,7 +82,7 @@ def test_killed_or_signalled_and_resumed_equals_never_stopped(train, tmp_path):
     checkpoint.write_bytes(content[:-9])
     _, run, codes = train(2, "broken", **SETTINGS)
     assert codes == [1, 1]
-    assert "ValueError: The checkpoint cannot be read (This is no" in run.text(0).splitlines()[-1]
+    assert "ValueError: The checkpoint cannot be read (This is not" in run.text(0).splitlines()[-1]
     assert "cannot be read (The chief has failed" in run.text(1).splitlines()[-1]
     checkpoint.write_bytes(content)
     (chief, worker), run, codes = train(2, "broken", **SETTINGS)

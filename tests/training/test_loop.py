@@ -218,7 +218,7 @@ def test_damage_is_refused_and_nothing_is_lost(tmp_path, through):
     path, sound = tmp_path / "checkpoint.keras", (tmp_path / "checkpoint.keras").read_bytes()
     record_before = (tmp_path / "record.jsonl").read_text()
     path.write_bytes(sound[: len(sound) // 2])
-    with pytest.raises(ValueError, match="This is no whole checkpoint"):
+    with pytest.raises(ValueError, match="This is not a complete checkpoint"):
         run(small(), tmp_path, verbose=0)
     assert (tmp_path / "record.jsonl").read_text() == record_before
     path.write_bytes(sound)
