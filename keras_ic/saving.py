@@ -314,8 +314,8 @@ def _checked_file(path):
     with open(path, "rb") as file:
         if not _is_whole(file):
             raise ValueError(
-                "This is not a complete Keras model file: it was cut off or damaged, or is of another"
-                f" kind; take another copy. Received: {str(path)!r}"
+                "This is not a complete Keras model file: it was cut off or damaged, or is of"
+                f" another kind; take another copy. Received: {str(path)!r}"
             )
     return path
 
