@@ -78,7 +78,7 @@ def broadcast(strategy: Any, values: list[np.ndarray]) -> list[np.ndarray]:
             received = strategy.experimental_local_results(
                 _exchange(strategy, kind)(tf.constant(packed))
             )[0].numpy()
-        ends = np.cumsum([values[place].size for place in places])
+        ends: np.ndarray = np.cumsum([values[place].size for place in places])
         for place, part in zip(places, np.split(received, ends[:-1]), strict=True):
             arrived[place] = part.reshape(values[place].shape).astype(values[place].dtype)
     return arrived

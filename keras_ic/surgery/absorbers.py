@@ -157,7 +157,7 @@ class Absorbers:
         if not given.axes <= {axis} or None in sizes:
             return False
         vectors = given.vectors(sum(sizes))
-        ends = np.cumsum(sizes)[:-1]
+        ends: np.ndarray = np.cumsum(sizes)[:-1]
         if clip is not None:
             found.clips.append(clip)
         for tensor, *part in zip(call.inputs, *(np.split(v, ends) for v in vectors), strict=True):

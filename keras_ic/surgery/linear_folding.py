@@ -236,7 +236,7 @@ def _through(equation: Equation, weights: dict, given: AffineMap) -> np.ndarray:
         split = kernel.reshape([sizes[letter] for letter in letters]).astype("float64")
         added = np.einsum(f"{named},{letters}->{outputs}", on_letters(given.shift), split)
         given_terms = [term for term in equation.outputs if term not in (".", "...")]
-        ends = np.cumsum([0, *map(len, given_terms)])
+        ends: np.ndarray = np.cumsum([0, *map(len, given_terms)])
         added = added.reshape(
             [math.prod(added.shape[start:end]) for start, end in itertools.pairwise(ends)]
         )
