@@ -1,5 +1,6 @@
 """The process of the command line: its streams, its signals and its exit code."""
 
+import logging
 import os
 import signal
 import sys
@@ -31,6 +32,8 @@ def program() -> NoReturn:
     ```
     """
     mend_streams()
+    # It warns of retracing where a grid trains one network after the other.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     stop, numbers = StopRequest(), (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, stop.handle) for number in numbers]
     try:
