@@ -123,7 +123,7 @@ def test_what_a_command_reads_it_does_not_write_over(path, tmp_path, capsys):
 
 def test_a_truncated_model_file_is_one_clear_error_and_leaves_nothing(path, capsys):
     path.write_bytes(path.read_bytes()[:-200])
-    assert "whole" in error_of(capsys, "rewrite", path)
+    assert "complete" in error_of(capsys, "rewrite", path)
     assert sorted(file.name for file in path.parent.iterdir()) == ["model.keras"]
 
 

@@ -261,7 +261,7 @@ def test_defaults():
         (
             {"growth_rate": 0},
             (
-                r"`growth_rate` must be an integer above 0, .* Received: growth_rate=0 \(of type"
+                r"`growth_rate` must be an integer above 0. Received: growth_rate=0 \(of type"
                 r" int\)$"
             ),
         ),
