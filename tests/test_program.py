@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from _keras_ic_main import LEVEL
 from keras_ic import program
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -67,9 +68,11 @@ def test_a_signal_in_a_verb_that_saves_nothing(monkeypatch, handlers, capsys):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_package_is_imported(number):
     code = "print('begun', flush=True); from _keras_ic_main import main; main()"
+    environment = {key: value for key, value in os.environ.items() if key != LEVEL}
     with subprocess.Popen(
         [sys.executable, "-c", code, "--version"],
         cwd=ROOT,
+        env=environment,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -93,7 +96,7 @@ def test_the_program_runs_the_command_line_without_log_lines_of_libraries(tmp_pa
         "sys.meta_path.insert(0, Finder())\n"
     )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    environment.pop(LEVEL, None)
     done = subprocess.run(
         [sys.executable, "-c", "from _keras_ic_main import main; main()", "--version"],
         cwd=ROOT,

@@ -7,6 +7,7 @@ from keras import layers
 
 import keras_ic
 from keras_ic import distribution, saving
+from keras_ic.distribution.keras_fit import of_this_worker
 
 pytestmark = [
     pytest.mark.tensorflow_only,
@@ -311,11 +312,10 @@ class Checkpoint(keras.callbacks.ModelCheckpoint):
 
 
 def test_subclasses_of_callbacks_that_write_are_the_chiefs_too():
-    from keras_ic.distribution.keras_fit import _is_of_chief
-
-    assert _is_of_chief(Checkpoint("best.keras")) and not _is_of_chief(
-        keras.callbacks.EarlyStopping()
-    )
+    stopping = keras.callbacks.EarlyStopping()
+    given = [Checkpoint("best.keras"), stopping]
+    assert of_this_worker(given, is_chief=True) == given
+    assert of_this_worker(given, is_chief=False) == [stopping]
 
 
 def test_bad_arguments(strategy):

@@ -47,7 +47,8 @@ def run(config, folder, data_dir=None, callbacks=(), verbose=0):
         start = len(before.epochs) if before is not None else 0
         values = config.to_dict()
         head = {"schema": record.SCHEMA, "seed": values.pop("seed"), "configuration": values}
-        head |= {"versions": {}, "replicas": 1, "workers": 1, "parameters": 1, "steps": 1}
+        head |= {"versions": {}, "replicas": 1, "workers": 1, "devices": {"cpu": 1}, "hosts": ["a"]}
+        head |= {"parameters": 1, "steps": 1}
         record.begin(folder, head, before, start)
         for epoch in range(start, config.epochs):
             for callback in callbacks:
