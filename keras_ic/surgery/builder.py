@@ -1,5 +1,6 @@
 """Builds the model that `Edits` describe, beside the given one."""
 
+import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -88,7 +89,6 @@ class _Builder:
         self._freed = edits.freed()
         self.parts = Parts()
         self._initializers: list[tuple[Any, str, Any]] = []
-        self._name_holders: dict[int, tuple[Any, Any]] = {}
 
     def model_of_all(self) -> Any:
         """The new model."""
@@ -227,7 +227,7 @@ class _Builder:
         old = call.operation
         make = keras.layers.Identity
         return _once(
-            self._name_holders,
+            self.parts.name_holders,
             id(old),
             old,
             lambda: make(name=old.name, dtype=old.dtype_policy.name),
@@ -317,7 +317,7 @@ def _set_trainable(parts: Parts) -> None:
     # before the inner.
     for old, new in reversed(parts.models.values()):
         new.trainable = old.trainable
-    for old, new in parts.affines.values():
+    for old, new in itertools.chain(parts.affines.values(), parts.name_holders.values()):
         new.trainable = old.trainable
     for insertion, ic in parts.ics.values():
         ic.trainable = insertion.layer.trainable

@@ -16,8 +16,8 @@ from keras_ic.utils.keras_internals import sublayers
 class Parts:
     """The new layers by the old ones.
 
-    `layers` and `models` as pairs by the id of the old one, `ics` by insertion, `affines` by the
-    key of the edits, `clips` by call.
+    `layers`, `models` and `name_holders` as pairs by the id of the old one, `ics` by insertion,
+    `affines` by the key of the edits, `clips` by call.
     """
 
     layers: dict[int, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
@@ -25,6 +25,7 @@ class Parts:
     ics: dict[int, tuple[Insertion, Any]] = dataclasses.field(default_factory=dict)
     affines: dict[Any, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
     clips: dict[int, tuple[Clip, Any]] = dataclasses.field(default_factory=dict)
+    name_holders: dict[int, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
 
 
 def transfer(edits: Edits, parts: Parts) -> None:

@@ -205,6 +205,7 @@ def test_outputs_keep_the_names_that_they_are_known_by():
         layers.BatchNormalization(name="scores")(x),
     ]
     model = models.randomize(keras.Model(inputs, ends, name="two"))
+    model.get_layer("scores").trainable = False
     losses = {"head": "mse", "scores": "mae"}
     model.compile("sgd", losses)
     x, y = np.ones((2, 4)), [np.zeros((2, 2)), np.zeros((2, 3))]
@@ -215,6 +216,7 @@ def test_outputs_keep_the_names_that_they_are_known_by():
         assert (
             new.count_params() == plan.parameters[1]
             and type(new.get_layer("scores")) is layers.Identity
+            and not new.get_layer("scores").trainable
         )
         (row,) = [change for change in plan.changes if change.kind == "normalization"]
         assert row.result.endswith("; an Identity keeps its name for the output")
