@@ -5,9 +5,12 @@ on where they stopped.
 import dataclasses
 import math
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import keras
 
 from keras_ic.training import datasets
 from keras_ic.training.config import TrainingConfig
@@ -174,6 +177,10 @@ def _teller(
     what: Search, folder: pathlib.Path, oracle: Any, verbose: int
 ) -> Callable[[dict[str, Any]], None]:
     start, before = time.monotonic(), len(oracle.results)
+    bar, clear = None, ""
+    if verbose and sys.stdout.isatty():
+        bar, clear = keras.utils.Progbar(what.trials, unit_name="trial"), "\r\x1b[K"
+        bar.update(before)
 
     def tell(result):
         results = list(oracle.results.values())
@@ -188,10 +195,12 @@ def _teller(
             each = (time.monotonic() - start) / (len(results) - before)
             left = math.ceil(each * (what.trials - len(results)) / 60)
             print(
-                f"trial {result['trial']}: {values}: {_outcome(result)} ({len(results)} of at most"
-                f" {what.trials} done, at most {left} min left)",
+                f"{clear}trial {result['trial']}: {values}: {_outcome(result)} ({len(results)} of"
+                f" at most {what.trials} done, at most {left} min left)",
                 flush=True,
             )
+        if bar is not None:
+            bar.update(len(results))
 
     return tell
 

@@ -374,3 +374,11 @@ def test_image_files_are_judged_on_their_validation_images(tmp_path, quick):
     assert found["status"] == "COMPLETED" and "test_accuracies" not in found
     table = (tmp_path / "search" / "table.md").read_text()
     assert "Judged on the validation images" in table and "Test accuracy" not in table
+
+
+def test_a_terminal_shows_a_bar_below_the_lines(tmp_path, quick, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    searched(tmp_path, trials=2, epochs=1, verbose=1)
+    shown = capsys.readouterr().out
+    assert "0/2" in shown and "2/2" in shown
+    assert "\x1b[Ktrial 0: " in shown and "\x1b[Ktrial 1: " in shown
