@@ -6,18 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from keras_ic.applications.orders import ORDERS
 from keras_ic.training.summary import Summary
 
 STYLE = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
 # Colours of Okabe and Ito, which colour-blind readers tell apart; an order has one in every figure.
-COLOURS = {
-    "conv-bn-relu": "#000000",
-    "bn-relu-conv": "#56b4e9",
-    "relu-ic-conv": "#d55e00",
-    "ic-conv-relu": "#cc79a7",
-    "conv-relu-ic": "#e69f00",
-    "conv-bn-relu-ic": "#0072b2",
-}
+OKABE_ITO = ("#000000", "#56b4e9", "#d55e00", "#cc79a7", "#e69f00", "#0072b2")
+COLOURS = dict(zip(ORDERS, OKABE_ITO, strict=True))
 LINES = ("-", "--", ":", "-.")
 WAYS = {"as trained": "#d55e00", "recalibrated": "#0072b2"}
 

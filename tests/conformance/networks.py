@@ -2,7 +2,7 @@
 IC layer of its rewritten form, written down by hand.
 
 A place is the path of the IC layer and the layer that it reads; `input` is that of its model. Its
-rate stands behind, where it is not 0.05.
+rate follows, where it is not 0.05.
 """
 
 import dataclasses
